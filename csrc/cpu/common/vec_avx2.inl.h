@@ -1,0 +1,119 @@
+// 8-lane vectors for the AVX2 levels (AVX2, F16C). See vec_avx512.inl.h for what each function
+// does. Include inside a target region and an anonymous namespace.
+
+constexpr int kLanes = 8;
+using F32 = __m256;
+using I32 = __m256i;
+
+inline F32 set1(float v) { return _mm256_set1_ps(v); }
+inline I32 set1_i32(int32_t v) { return _mm256_set1_epi32(v); }
+inline F32 as_f32(I32 v) { return _mm256_castsi256_ps(v); }
+inline I32 as_i32(F32 v) { return _mm256_castps_si256(v); }
+
+inline F32 add(F32 a, F32 b) { return _mm256_add_ps(a, b); }
+inline F32 sub(F32 a, F32 b) { return _mm256_sub_ps(a, b); }
+inline F32 mul(F32 a, F32 b) { return _mm256_mul_ps(a, b); }
+inline F32 div(F32 a, F32 b) { return _mm256_div_ps(a, b); }
+inline F32 max(F32 a, F32 b) { return _mm256_max_ps(a, b); }
+inline F32 min(F32 a, F32 b) { return _mm256_min_ps(a, b); }
+inline F32 abs(F32 a) { return _mm256_and_ps(a, as_f32(_mm256_set1_epi32(0x7fffffff))); }
+
+inline I32 add(I32 a, I32 b) { return _mm256_add_epi32(a, b); }
+inline I32 sub(I32 a, I32 b) { return _mm256_sub_epi32(a, b); }
+inline I32 mul(I32 a, I32 b) { return _mm256_mullo_epi32(a, b); }
+inline I32 max(I32 a, I32 b) { return _mm256_max_epi32(a, b); }
+inline I32 min(I32 a, I32 b) { return _mm256_min_epi32(a, b); }
+inline I32 bit_and(I32 a, I32 b) { return _mm256_and_si256(a, b); }
+inline I32 shift_left_23(I32 a) { return _mm256_slli_epi32(a, 23); }
+
+inline F32 to_f32(I32 a) { return _mm256_cvtepi32_ps(a); }
+inline I32 to_i32(F32 a) { return _mm256_cvtps_epi32(a); }
+
+inline int32_t reduce_max(I32 a) {
+  alignas(32) int32_t lane[kLanes];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lane), a);
+  int32_t best = lane[0];
+  for (int i = 1; i < kLanes; ++i) best = lane[i] > best ? lane[i] : best;
+  return best;
+}
+inline float reduce_max(F32 a) {
+  alignas(32) float lane[kLanes];
+  _mm256_store_ps(lane, a);
+  float best = lane[0];
+  for (int i = 1; i < kLanes; ++i) best = lane[i] > best ? lane[i] : best;
+  return best;
+}
+inline float reduce_min(F32 a) { return -reduce_max(sub(set1(-0.0f), a)); }
+
+// Part of a vector goes through a stack copy: only the last vector of a row comes here.
+template <class T>
+inline void copy_part(T* to, const T* from, int n) {
+  for (int i = 0; i < n; ++i) to[i] = from[i];
+}
+
+inline F32 load(const float* p, int n = kLanes) {
+  if (n == kLanes) return _mm256_loadu_ps(p);
+  alignas(32) float part[kLanes] = {};
+  copy_part(part, p, n);
+  return _mm256_load_ps(part);
+}
+inline I32 load(const int32_t* p, int n = kLanes) {
+  if (n == kLanes) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  alignas(32) int32_t part[kLanes] = {};
+  copy_part(part, p, n);
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(part));
+}
+inline __m128i load_16(const uint16_t* p, int n) {
+  if (n == kLanes) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  alignas(16) uint16_t part[kLanes] = {};
+  copy_part(part, p, n);
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(part));
+}
+inline F32 load_bf16(const uint16_t* p, int n = kLanes) {
+  return as_f32(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_16(p, n)), 16));
+}
+inline F32 load_f16(const uint16_t* p, int n = kLanes) { return _mm256_cvtph_ps(load_16(p, n)); }
+
+inline void store(float* p, F32 v, int n = kLanes) {
+  if (n == kLanes) return _mm256_storeu_ps(p, v);
+  alignas(32) float part[kLanes];
+  _mm256_store_ps(part, v);
+  copy_part(p, part, n);
+}
+inline void store(int32_t* p, I32 v, int n = kLanes) {
+  store(reinterpret_cast<float*>(p), as_f32(v), n);
+}
+inline void store_16_bits(uint16_t* p, __m128i v, int n) {
+  if (n == kLanes) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v);
+  alignas(16) uint16_t part[kLanes];
+  _mm_store_si128(reinterpret_cast<__m128i*>(part), v);
+  copy_part(p, part, n);
+}
+// The low 16 bits of each lane.
+inline __m128i narrow_16(I32 v) {
+  const I32 low = _mm256_and_si256(v, _mm256_set1_epi32(0xffff));
+  return _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+}
+inline void store_bf16(uint16_t* p, F32 v, int n = kLanes) {
+  const I32 bits = as_i32(v);
+  const I32 odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const I32 rounded = add(add(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const I32 nan = as_i32(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  const I32 high =
+      _mm256_blendv_epi8(_mm256_srli_epi32(rounded, 16), _mm256_set1_epi32(0x7fc0), nan);
+  store_16_bits(p, narrow_16(high), n);
+}
+inline void store_f16(uint16_t* p, F32 v, int n = kLanes) {
+  store_16_bits(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT), n);
+}
+inline void store_16(int16_t* p, I32 v, int n = kLanes) {
+  store_16_bits(reinterpret_cast<uint16_t*>(p), narrow_16(v), n);
+}
+inline void store_8(void* p, I32 v, int n = kLanes) {
+  const __m128i low = _mm_and_si128(narrow_16(v), _mm_set1_epi16(0xff));
+  const __m128i bytes = _mm_packus_epi16(low, low);
+  if (n == kLanes) return _mm_storel_epi64(static_cast<__m128i*>(p), bytes);
+  alignas(16) uint8_t part[16];
+  _mm_store_si128(reinterpret_cast<__m128i*>(part), bytes);
+  copy_part(static_cast<uint8_t*>(p), part, n);
+}

@@ -1,0 +1,72 @@
+// 16-lane vectors for the AVX-512 levels (F, BW, VL, DQ). Include inside a target region and an
+// anonymous namespace.
+//
+// The loads and stores take a count: lanes from n on are read as 0, and never written.
+// max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in b comes through.
+
+constexpr int kLanes = 16;
+using F32 = __m512;
+using I32 = __m512i;
+
+inline __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+inline F32 set1(float v) { return _mm512_set1_ps(v); }
+inline I32 set1_i32(int32_t v) { return _mm512_set1_epi32(v); }
+inline F32 as_f32(I32 v) { return _mm512_castsi512_ps(v); }
+inline I32 as_i32(F32 v) { return _mm512_castps_si512(v); }
+
+inline F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
+inline F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
+inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+inline F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
+inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+inline F32 abs(F32 a) {
+  return as_f32(_mm512_and_si512(as_i32(a), _mm512_set1_epi32(0x7fffffff)));
+}
+
+inline I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
+inline I32 sub(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
+inline I32 mul(I32 a, I32 b) { return _mm512_mullo_epi32(a, b); }
+inline I32 max(I32 a, I32 b) { return _mm512_max_epi32(a, b); }
+inline I32 min(I32 a, I32 b) { return _mm512_min_epi32(a, b); }
+inline I32 bit_and(I32 a, I32 b) { return _mm512_and_si512(a, b); }
+inline I32 shift_left_23(I32 a) { return _mm512_slli_epi32(a, 23); }
+
+inline F32 to_f32(I32 a) { return _mm512_cvtepi32_ps(a); }
+inline I32 to_i32(F32 a) { return _mm512_cvtps_epi32(a); }  // to nearest even
+
+inline int32_t reduce_max(I32 a) { return _mm512_reduce_max_epi32(a); }
+inline float reduce_max(F32 a) { return _mm512_reduce_max_ps(a); }
+inline float reduce_min(F32 a) { return _mm512_reduce_min_ps(a); }
+
+inline F32 load(const float* p, int n = kLanes) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline I32 load(const int32_t* p, int n = kLanes) { return _mm512_maskz_loadu_epi32(first(n), p); }
+inline F32 load_bf16(const uint16_t* p, int n = kLanes) {
+  const __m512i bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), p));
+  return as_f32(_mm512_slli_epi32(bits, 16));
+}
+inline F32 load_f16(const uint16_t* p, int n = kLanes) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
+}
+inline void store(float* p, F32 v, int n = kLanes) { _mm512_mask_storeu_ps(p, first(n), v); }
+inline void store(int32_t* p, I32 v, int n = kLanes) { _mm512_mask_storeu_epi32(p, first(n), v); }
+inline void store_bf16(uint16_t* p, F32 v, int n = kLanes) {
+  const I32 bits = as_i32(v);
+  const I32 odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  I32 rounded = add(add(bits, _mm512_set1_epi32(0x7fff)), odd);
+  rounded = _mm512_srli_epi32(rounded, 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0));
+  _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(rounded));
+}
+inline void store_f16(uint16_t* p, F32 v, int n = kLanes) {
+  _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+// The low byte of each lane. (vpmovdb to memory is microcoded on some CPUs: store a register.)
+inline void store_8(void* p, I32 v, int n = kLanes) {
+  _mm_mask_storeu_epi8(p, first(n), _mm512_cvtepi32_epi8(v));
+}
+inline void store_16(int16_t* p, I32 v, int n = kLanes) {
+  _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(v));
+}

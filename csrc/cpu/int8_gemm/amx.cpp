@@ -1,0 +1,134 @@
+// 32 x 32 tile of AMX: four 16 x 16 sums, two tiles of a and two of w; s8 * s8, so no shift of a.
+//
+//   tmm 0 1     sums, rows 0..15     tmm 4  a rows  0..15     tmm 6 7  w columns 0..15, 16..31
+//       2 3          rows 16..31         5  a rows 16..31
+//
+// A tile of w is 16 rows of 64 bytes, row i holding k = 4i..4i+3 of 16 columns: the packed panel of
+// the VNNI levels as it stands, read with its own stride.
+#include "cpu/target.h"
+#if PYOPS_X86
+#include <immintrin.h>
+
+#include "cpu/common/half.h"
+#include "cpu/int8_gemm/int8_gemm.h"
+
+PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
+namespace pyops::cpu::amx {
+namespace {
+
+#include "cpu/common/vec_avx512.inl.h"
+#include "cpu/common/activation.inl.h"
+#include "cpu/common/epilogue.inl.h"
+#include "cpu/int8_gemm/quantize_row.inl.h"
+
+constexpr int kTileRows = 16, kTileBytes = 64, kMaxCols = 64;
+constexpr int64_t kTileDepth = 64;
+
+struct TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// Rows of the upper and of the lower half; a lower half of 0 rows is never touched.
+void configure(int upper, int lower) {
+  alignas(64) TileConfig config;
+  const int rows[8] = {upper, upper, lower, lower, upper, lower, kTileRows, kTileRows};
+  for (int t = 0; t < 8; ++t) {
+    config.bytes[t] = rows[t] ? kTileBytes : 0;
+    config.rows[t] = static_cast<uint8_t>(rows[t]);
+  }
+  _tile_loadconfig(&config);
+}
+
+// w at depth k: in the panel itself, or in a zero-padded copy where fewer than 64 k are left.
+struct Weights {
+  const int8_t* panel;
+  const int8_t* last;   // [16][kMaxCols][4], or null
+  int64_t whole;        // depth up to which the panel has whole tiles
+  int64_t stride;
+};
+
+template <bool kLower>
+inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) {
+  _tile_loadd(6, w, stride);
+  _tile_loadd(7, w + kTileBytes, stride);
+  _tile_loadd(4, a, lda);
+  _tile_dpbssd(0, 4, 6);
+  _tile_dpbssd(1, 4, 7);
+  if (kLower) {
+    _tile_loadd(5, a + kTileRows * lda, lda);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
+  }
+}
+
+// The sums of up to 32 rows and 32 columns, into acc[32][kMaxCols].
+template <bool kLower>
+__attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights& w, int c0,
+                                    int32_t* acc) {
+  _tile_zero(0);
+  _tile_zero(1);
+  if (kLower) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t k = 0; k < w.whole; k += kTileDepth) {
+    step<kLower>(a + k, lda, w.panel + c0 * 4 + k / 4 * w.stride, w.stride);
+  }
+  if (w.last) step<kLower>(a + w.whole, lda, w.last + c0 * 4, kMaxCols * 4);
+  _tile_stored(0, acc, kMaxCols * 4);
+  _tile_stored(1, acc + 16, kMaxCols * 4);
+  if (kLower) {
+    _tile_stored(2, acc + kTileRows * kMaxCols, kMaxCols * 4);
+    _tile_stored(3, acc + kTileRows * kMaxCols + 16, kMaxCols * 4);
+  }
+}
+
+// Copies the groups of 4 k from `whole` on, with zeros behind them.
+void copy_last(const Int8GemmBlock& b, int64_t whole, int8_t* last) {
+  for (int i = 0; i < kTileRows * kMaxCols * 4; ++i) last[i] = 0;
+  for (int64_t k = whole; k < b.k; k += 4) {
+    const int8_t* from = b.w + k * b.stored_cols;
+    int8_t* to = last + (k - whole) * kMaxCols;
+    for (int i = 0; i < b.cols * 4; ++i) to[i] = from[i];
+  }
+}
+
+void block(const Int8GemmBlock& b) {
+  alignas(64) int32_t acc[2 * kTileRows * kMaxCols];
+  alignas(64) int8_t last[kTileRows * kMaxCols * 4];
+  const int64_t whole = b.k / kTileDepth * kTileDepth;
+  Weights w = {b.w, nullptr, whole, static_cast<int64_t>(b.stored_cols) * 4};
+  if (whole < b.k) {
+    copy_last(b, whole, last);
+    w.last = last;
+  }
+  const FinishFn finish = finish_for(*b.epilogue);
+  int configured = 0;
+  for (int r0 = 0; r0 < b.rows; r0 += 2 * kTileRows) {
+    const int rows = static_cast<int>(min64(2 * kTileRows, b.rows - r0));
+    const int upper = static_cast<int>(min64(kTileRows, rows)), lower = rows - upper;
+    if (rows != configured) configure(upper, lower);
+    configured = rows;
+    const int8_t* a = static_cast<const int8_t*>(b.a) + r0 * b.lda_bytes;
+    for (int c0 = 0; c0 < b.cols; c0 += 32) {
+      if (lower) {
+        tile<true>(a, b.lda_bytes, w, c0, acc + c0);
+      } else {
+        tile<false>(a, b.lda_bytes, w, c0, acc + c0);
+      }
+    }
+    finish(*b.epilogue, acc, kMaxCols, r0, rows, b.n0, b.cols);
+  }
+  _tile_release();
+}
+
+}  // namespace
+
+void int8_gemm_block(const Int8GemmBlock& b) { block(b); }
+void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
+
+}  // namespace pyops::cpu::amx
+PYOPS_TARGET_END
+#endif

@@ -1,0 +1,35 @@
+// 12 x 32 tile. zmm: 24 sums + 2 of w + 1 broadcast of a + 1 product = 28 of 32.
+#include "cpu/target.h"
+#if PYOPS_X86
+#include <immintrin.h>
+
+#include "cpu/common/half.h"
+#include "cpu/int8_gemm/int8_gemm.h"
+
+PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq")
+namespace pyops::cpu::avx512 {
+namespace {
+
+#include "cpu/common/vec_avx512.inl.h"
+#include "cpu/common/activation.inl.h"
+#include "cpu/common/epilogue.inl.h"
+#include "cpu/int8_gemm/quantize_row.inl.h"
+
+constexpr int kMr = 12, kTileVecs = 2, kTileCols = kTileVecs * kLanes;
+
+inline I32 load_w(const int8_t* p) {
+  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline I32 madd(I32 a_s16, I32 w_s16) { return _mm512_madd_epi16(a_s16, w_s16); }
+
+#include "cpu/int8_gemm/madd_tile.inl.h"
+#include "cpu/int8_gemm/dot_block.inl.h"
+
+}  // namespace
+
+void int8_gemm_block(const Int8GemmBlock& b) { block_of_tiles(b); }
+void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
+
+}  // namespace pyops::cpu::avx512
+PYOPS_TARGET_END
+#endif

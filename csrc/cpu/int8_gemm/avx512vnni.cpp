@@ -1,0 +1,38 @@
+// 6 x 64 tile. zmm: 24 sums + 4 of w + 1 broadcast of a = 29 of 32.
+#include "cpu/target.h"
+#if PYOPS_X86
+#include <immintrin.h>
+
+#include "cpu/common/half.h"
+#include "cpu/int8_gemm/int8_gemm.h"
+
+PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+namespace pyops::cpu::avx512vnni {
+namespace {
+
+#include "cpu/common/vec_avx512.inl.h"
+#include "cpu/common/activation.inl.h"
+#include "cpu/common/epilogue.inl.h"
+#include "cpu/int8_gemm/quantize_row.inl.h"
+
+constexpr int kMr = 6, kTileVecs = 4, kTileCols = kTileVecs * kLanes;
+
+inline I32 load_w(const int8_t* p) { return _mm512_loadu_si512(p); }
+inline I32 dot4(I32 acc, I32 a_u8, I32 w_s8) { return _mm512_dpbusd_epi32(acc, a_u8, w_s8); }
+// 8 steps of 256 bytes ahead: the panel streams from L2 or beyond.
+inline void prefetch_w(const int8_t* w) {
+  _mm_prefetch(reinterpret_cast<const char*>(w) + 2048, _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(w) + 2048 + 128, _MM_HINT_T0);
+}
+
+#include "cpu/int8_gemm/dot4_tile.inl.h"
+#include "cpu/int8_gemm/dot_block.inl.h"
+
+}  // namespace
+
+void int8_gemm_block(const Int8GemmBlock& b) { block_of_tiles(b); }
+void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
+
+}  // namespace pyops::cpu::avx512vnni
+PYOPS_TARGET_END
+#endif

@@ -1,0 +1,56 @@
+// A block as tiles of kMr rows, for kernels whose multiply is one call per tile. Include after
+// epilogue.inl.h; the kernel file provides
+//
+//   template <int kRows, int kVecs> void tile(const Int8GemmBlock& b, int64_t r0, int64_t c0,
+//                                             int32_t* acc);
+//
+// which leaves the sums of rows r0 .. r0 + kRows - 1, columns c0 .. c0 + kVecs * kLanes - 1 in
+// acc[kRows][kTileCols], and constants kMr, kTileVecs, kTileCols = kTileVecs * kLanes.
+
+using TileFn = void (*)(const Int8GemmBlock&, int64_t, int64_t, int32_t*);
+
+template <int kVecs>
+inline TileFn tile_of(int rows) {
+  static_assert(kMr == 6 || kMr == 12, "one case for each number of rows");
+  switch (rows) {
+    case 1: return tile<1, kVecs>;
+    case 2: return tile<2, kVecs>;
+    case 3: return tile<3, kVecs>;
+    case 4: return tile<4, kVecs>;
+    case 5: return tile<5, kVecs>;
+    case 6: return tile<6, kVecs>;
+    case 7: return tile<kMr == 12 ? 7 : 1, kVecs>;
+    case 8: return tile<kMr == 12 ? 8 : 1, kVecs>;
+    case 9: return tile<kMr == 12 ? 9 : 1, kVecs>;
+    case 10: return tile<kMr == 12 ? 10 : 1, kVecs>;
+    case 11: return tile<kMr == 12 ? 11 : 1, kVecs>;
+    default: return tile<kMr, kVecs>;
+  }
+}
+
+inline TileFn tile_of(int rows, int vecs) {
+  switch (vecs) {
+    case 1: return tile_of<1>(rows);
+    case 2: return tile_of<2>(rows);
+    case 3: return tile_of<kTileVecs >= 3 ? 3 : 1>(rows);
+    default: return tile_of<kTileVecs>(rows);
+  }
+}
+
+inline void block_of_tiles(const Int8GemmBlock& b) {
+  alignas(64) int32_t acc[kMr * kTileCols];
+  const FinishFn finish = finish_for(*b.epilogue);
+  for (int64_t c0 = 0; c0 < b.cols; c0 += kTileCols) {
+    const int cols = static_cast<int>(min64(kTileCols, b.cols - c0));
+    const int vecs = (cols + kLanes - 1) / kLanes;
+    // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
+    // independent sums to hide the latency of the multiply.
+    const int64_t tiles = (b.rows + kMr - 1) / kMr;
+    for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
+      const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
+      tile_of(rows, vecs)(b, r0, c0, acc);
+      finish(*b.epilogue, acc, kTileCols, r0, rows, b.n0 + c0, cols);
+      r0 += rows;
+    }
+  }
+}

@@ -1,0 +1,324 @@
+// The int8 ops on the CPU: check, choose a kernel, bring rows into the form that it takes, split the
+// product over threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+#include <vector>
+
+#include "checks/int8_gemm.h"
+#include "cpu/common/buffer.h"
+#include "cpu/int8_gemm/pack.h"
+
+namespace pyops::cpu {
+namespace {
+
+using checks::OptionalTensor;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// A chunk of rows of a stays in L2 while every panel of w passes by.
+constexpr int64_t kChunkBytes = 512 * 1024;
+// Below these a second thread costs more than it saves (waking the pool takes about 3 us).
+constexpr int64_t kSerialProducts = 1 << 20;
+constexpr int64_t kSerialCodes = 1 << 14;
+
+const Int8GemmKernel& active_kernel() { return best<Int8GemmKernel>(int8_gemm_kernels); }
+
+template <class F>
+void parallel_range(int64_t count, int64_t grain, const F& f) {
+  torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
+}
+
+template <class T>
+const T* pointer(const OptionalTensor& t) {
+  return t.has_value() ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
+}
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+// What thread i of a tm x tn grid computes: whole units of rows and of columns.
+struct Grid {
+  int64_t tm, tn, row_unit, col_unit, row_units, col_units;
+
+  static int64_t cut(int64_t units, int64_t parts, int64_t i) { return units * i / parts; }
+  int64_t row(int64_t i, int64_t m) const {
+    return min64(m, cut(row_units, tm, i / tn) * row_unit);
+  }
+  int64_t row_end(int64_t i, int64_t m) const {
+    return min64(m, cut(row_units, tm, i / tn + 1) * row_unit);
+  }
+  int64_t col(int64_t i, int64_t n) const {
+    return min64(n, cut(col_units, tn, i % tn) * col_unit);
+  }
+  int64_t col_end(int64_t i, int64_t n) const {
+    return min64(n, cut(col_units, tn, i % tn + 1) * col_unit);
+  }
+};
+
+// The split whose largest part is smallest. Among equals the one with the most columns parts: each
+// thread then reads its own share of w, which may stay in its L2 from call to call.
+Grid split(const Int8GemmKernel& kernel, const Shape& s) {
+  Grid grid = {1, 1, kernel.mr, kernel.nr % 16 == 0 ? 16 : kernel.nr, 0, 0};
+  grid.row_units = (s.m + grid.row_unit - 1) / grid.row_unit;
+  grid.col_units = (s.n + grid.col_unit - 1) / grid.col_unit;
+  if (s.m * s.n * s.k < kSerialProducts) return grid;
+  const int64_t threads = torch::stable::get_num_threads();
+  int64_t best_cost = grid.row_units * grid.col_units;
+  for (int64_t tn = threads; tn >= 1; --tn) {
+    const int64_t tm = threads / tn;
+    const int64_t rows = (grid.row_units + tm - 1) / tm, cols = (grid.col_units + tn - 1) / tn;
+    if (rows * cols < best_cost) {
+      best_cost = rows * cols;
+      grid.tm = tm;
+      grid.tn = tn;
+    }
+  }
+  return grid;
+}
+
+void advance_rows(Epilogue* e, int64_t rows) {
+  e->out = static_cast<char*>(e->out) + rows * e->ld * dtype_bytes(e->out_type);
+  if (e->residual) {
+    e->residual =
+        static_cast<const char*>(e->residual) + rows * e->ld * dtype_bytes(e->residual_type);
+  }
+  if (e->scale_a) e->scale_a += rows * e->scale_a_stride;
+  if (e->zero_a) e->zero_a += rows * e->zero_a_stride;
+}
+
+// The product of rows already in the kernel's form with the whole weight.
+void multiply(const Int8GemmKernel& kernel, const void* packed, const Shape& s, const void* a,
+              int64_t lda_bytes, const Epilogue& e) {
+  const Grid grid = split(kernel, s);
+  const int64_t depth = packed_depth(s.k, kernel.kr);
+  parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = grid.row(i, s.m), rows = grid.row_end(i, s.m) - row;
+      if (rows == 0) continue;
+      Epilogue part = e;
+      advance_rows(&part, row);
+      const int64_t col_end = grid.col_end(i, s.n);
+      for (int64_t n0 = grid.col(i, s.n); n0 < col_end;) {
+        const int64_t panel = n0 / kernel.nr * kernel.nr;
+        const int64_t stored = min64(kernel.nr, s.n - panel);
+        const int64_t stop = min64(panel + stored, col_end);
+        const int8_t* w = packed_panel(packed, panel) + (n0 - panel) * kernel.kr;
+        kernel.block({static_cast<const char*>(a) + row * lda_bytes, lda_bytes, w,
+                      static_cast<int>(stored), depth, static_cast<int>(rows),
+                      static_cast<int>(stop - n0), n0, &part});
+        n0 = stop;
+      }
+    }
+  });
+}
+
+// Runs the product chunk by chunk; prepare(first, count, codes) fills a chunk of rows.
+template <class Prepare>
+void multiply_chunks(const Int8GemmKernel& kernel, const void* packed, const Shape& s,
+                     const Epilogue& e, const Prepare& prepare) {
+  static thread_local Buffer codes_buffer;
+  const int64_t lda_bytes = round_up(s.k, kDepthStep) * code_bytes(kernel.codes);
+  const int64_t fit = lda_bytes ? kChunkBytes / lda_bytes / kernel.mr * kernel.mr : s.m;
+  const int64_t chunk = min64(s.m, fit > kernel.mr ? fit : kernel.mr);
+  char* codes = static_cast<char*>(codes_buffer.get(chunk * lda_bytes + 64));
+  for (int64_t m0 = 0; m0 < s.m; m0 += chunk) {
+    const int64_t rows = min64(chunk, s.m - m0);
+    parallel_range(rows, kSerialCodes / (s.k + 1), [&](int64_t begin, int64_t end) {
+      prepare(m0 + begin, end - begin, codes + begin * lda_bytes);
+    });
+    Epilogue part = e;
+    advance_rows(&part, m0);
+    multiply(kernel, packed, {rows, s.n, s.k}, codes, lda_bytes, part);
+  }
+}
+
+Tensor dense(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
+constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
+                                 ScalarType::Char,  ScalarType::Byte,     ScalarType::Int};
+
+Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
+  std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
+  sizes.back() = n;
+  return torch::stable::new_empty(input, sizes, kTypes[out_dtype]);
+}
+
+Epilogue epilogue_of(const Tensor& packed, const OptionalTensor& scale_w,
+                     const OptionalTensor& bias, const OptionalTensor& residual,
+                     int64_t activation, int64_t out_dtype, const Tensor& out) {
+  Epilogue e = {};
+  e.w_sum = packed_sums(packed.const_data_ptr());
+  e.scale_w = pointer<float>(scale_w);
+  e.bias = pointer<float>(bias);
+  if (residual.has_value()) {
+    e.residual = residual->const_data_ptr();
+    e.residual_type = checks::float_dtype("int8_gemm", "residual", *residual);
+  }
+  e.activation = static_cast<Activation>(activation);
+  e.out_type = static_cast<Dtype>(out_dtype);
+  e.out = out.mutable_data_ptr();
+  e.ld = out.size(out.dim() - 1);
+  return e;
+}
+
+void check_common(const char* op, const Tensor& input, int64_t n, const OptionalTensor& scale_w,
+                  const OptionalTensor& bias, const OptionalTensor& residual, int64_t activation,
+                  int64_t out_dtype, int64_t out_dtypes) {
+  checks::channels(op, "scale_w", scale_w, n);
+  checks::channels(op, "bias", bias, n);
+  checks::residual(op, residual, input, n);
+  checks::code(op, "activation", activation, 5);
+  checks::code(op, "out_dtype", out_dtype, out_dtypes);
+}
+
+Tensor int8_pack(const Tensor& weight) {
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Char, "int8_pack: weight must be torch.int8");
+  STD_TORCH_CHECK(weight.dim() == 2, "int8_pack: weight must be 2-D [N, K], but is ", weight.dim(),
+                  "-D");
+  const int64_t n = weight.size(0), k = weight.size(1);
+  STD_TORCH_CHECK(k <= kMaxK, "int8_pack: K is ", k, ", but at most 65536 is exact in int32");
+  const Int8GemmKernel& kernel = active_kernel();
+  const Tensor w = dense(weight);
+  const int64_t bytes = packed_bytes(n, k, kernel.nr, kernel.kr);
+  const Tensor packed = torch::stable::new_empty(w, {bytes}, ScalarType::Byte);
+  void* to = packed.mutable_data_ptr();
+  const int8_t* from = static_cast<const int8_t*>(w.const_data_ptr());
+  pack_header(to, n, k, kernel.nr, kernel.kr);
+  parallel_range((n + kernel.nr - 1) / kernel.nr, kSerialCodes / (kernel.nr * (k + 1)),
+                 [&](int64_t begin, int64_t end) { pack_panels(to, from, begin, end); });
+  return packed;
+}
+
+Tensor int8_unpack(const Tensor& packed, int64_t n, int64_t k) {
+  checks::packed("int8_unpack", packed, n, k);
+  const Tensor w = torch::stable::new_empty(packed, {n, k}, ScalarType::Char);
+  unpack(packed.const_data_ptr(), static_cast<int8_t*>(w.mutable_data_ptr()));
+  return w;
+}
+
+std::tuple<Tensor, Tensor, Tensor> quantize_rows(const Tensor& input, bool symmetric,
+                                                 bool is_signed) {
+  const Dtype type = checks::float_dtype("quantize_rows", "x", input);
+  checks::at_least_1d("quantize_rows", "x", input);
+  const Tensor x = dense(input);
+  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  const std::vector<int64_t> row_sizes(sizes.begin(), sizes.end() - 1);
+  const ScalarType code_type = is_signed ? ScalarType::Char : ScalarType::Byte;
+  const Tensor q = torch::stable::new_empty(x, sizes, code_type);
+  const Tensor scale = torch::stable::new_empty(x, row_sizes, ScalarType::Float);
+  const Tensor zero = torch::stable::new_empty(x, row_sizes, ScalarType::Int);
+  const int64_t k = sizes.back(), m = checks::rows_of(x);
+  const char* from = static_cast<const char*>(x.const_data_ptr());
+  char* to = static_cast<char*>(q.mutable_data_ptr());
+  float* scales = static_cast<float*>(scale.mutable_data_ptr());
+  int32_t* zeros = static_cast<int32_t*>(zero.mutable_data_ptr());
+  const Int8GemmKernel& kernel = active_kernel();
+  const Codes codes = is_signed ? Codes::s8 : Codes::u8;
+  parallel_range(m, kSerialCodes / (k + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernel.quantize_row({from + r * k * dtype_bytes(type), type, k, k, symmetric, codes,
+                           to + r * k, scales + r, zeros + r});
+    }
+  });
+  return {q, scale, zero};
+}
+
+Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
+                 const OptionalTensor& scale_a, const OptionalTensor& zero_point_a,
+                 const OptionalTensor& scale_w, const OptionalTensor& bias,
+                 const OptionalTensor& residual, int64_t activation, int64_t out_dtype,
+                 double out_scale, int64_t out_zero_point) {
+  const bool is_signed = input.scalar_type() == ScalarType::Char;
+  STD_TORCH_CHECK(is_signed || input.scalar_type() == ScalarType::Byte,
+                  "int8_gemm: a must be torch.int8 or torch.uint8");
+  checks::at_least_1d("int8_gemm", "a", input);
+  const Shape s = {checks::rows_of(input), n, input.size(input.dim() - 1)};
+  const PackedHeader& header = checks::packed("int8_gemm", packed, n, s.k);
+  const Int8GemmKernel& kernel = active_kernel();
+  checks::layout("int8_gemm", header, kernel);
+  check_common("int8_gemm", input, n, scale_w, bias, residual, activation, out_dtype, 6);
+  checks::rows("int8_gemm", "scale_a", scale_a, ScalarType::Float, "torch.float32", s.m);
+  checks::rows("int8_gemm", "zero_point_a", zero_point_a, ScalarType::Int, "torch.int32", s.m);
+
+  const Tensor a = dense(input);
+  const Tensor out = output_like(a, n, out_dtype);
+  if (s.m == 0 || s.n == 0) return out;
+  const OptionalTensor dense_residual =
+      residual.has_value() ? OptionalTensor(dense(*residual)) : residual;
+  Epilogue e = epilogue_of(packed, scale_w, bias, dense_residual, activation, out_dtype, out);
+  e.scale_a = pointer<float>(scale_a);
+  e.scale_a_stride = scale_a.has_value() && scale_a->numel() > 1;
+  e.zero_a = pointer<int32_t>(zero_point_a);
+  e.zero_a_stride = zero_point_a.has_value() && zero_point_a->numel() > 1;
+  e.out_inverse_scale = 1.0f / static_cast<float>(out_scale);
+  e.out_zero = static_cast<int32_t>(out_zero_point);
+  if (kernel.codes == Codes::u8 && is_signed) e.zero_shift = 128;
+  if (kernel.codes == Codes::s8 && !is_signed) e.zero_shift = -128;
+
+  const char* codes = static_cast<const char*>(a.const_data_ptr());
+  const void* weight = packed.const_data_ptr();
+  if (kernel.codes == (is_signed ? Codes::s8 : Codes::u8) && s.k % kDepthStep == 0) {
+    multiply(kernel, weight, s, codes, s.k, e);
+    return out;
+  }
+  multiply_chunks(kernel, weight, s, e, [&](int64_t first, int64_t count, void* to) {
+    prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, kernel.codes, to,
+                  round_up(s.k, kDepthStep));
+  });
+  return out;
+}
+
+Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scale_w,
+                   const OptionalTensor& bias, const OptionalTensor& residual, int64_t activation,
+                   int64_t out_dtype) {
+  static thread_local Buffer scale_buffer;
+  const Dtype type = checks::float_dtype("int8_linear", "x", input);
+  checks::at_least_1d("int8_linear", "x", input);
+  STD_TORCH_CHECK(scale_w.dim() == 1, "int8_linear: scale_w must be 1-D [N], but is ",
+                  scale_w.dim(), "-D");
+  const Shape s = {checks::rows_of(input), scale_w.size(0), input.size(input.dim() - 1)};
+  const PackedHeader& header = checks::packed("int8_linear", packed, s.n, s.k);
+  const Int8GemmKernel& kernel = active_kernel();
+  checks::layout("int8_linear", header, kernel);
+  check_common("int8_linear", input, s.n, scale_w, bias, residual, activation, out_dtype, 3);
+
+  const Tensor x = dense(input);
+  const Tensor out = output_like(x, s.n, out_dtype);
+  if (s.m == 0 || s.n == 0) return out;
+  const OptionalTensor dense_residual =
+      residual.has_value() ? OptionalTensor(dense(*residual)) : residual;
+  float* scales = static_cast<float*>(scale_buffer.get(s.m * 4));
+  Epilogue e = epilogue_of(packed, scale_w, bias, dense_residual, activation, out_dtype, out);
+  e.scale_a = scales;
+  e.scale_a_stride = 1;
+  e.zero_shift = kernel.codes == Codes::u8 ? 128 : 0;
+
+  const char* from = static_cast<const char*>(x.const_data_ptr());
+  const int64_t row_bytes = s.k * dtype_bytes(type), k_padded = round_up(s.k, kDepthStep);
+  const int64_t lda_bytes = k_padded * code_bytes(kernel.codes);
+  multiply_chunks(kernel, packed.const_data_ptr(), s, e,
+                  [&](int64_t first, int64_t count, char* to) {
+    for (int64_t r = 0; r < count; ++r) {
+      kernel.quantize_row({from + (first + r) * row_bytes, type, s.k, k_padded, true, kernel.codes,
+                           to + r * lda_bytes, scales + first + r, nullptr});
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) {
+  m.impl("int8_pack", TORCH_BOX(&int8_pack));
+  m.impl("int8_unpack", TORCH_BOX(&int8_unpack));
+  m.impl("quantize_rows", TORCH_BOX(&quantize_rows));
+  m.impl("int8_gemm", TORCH_BOX(&int8_gemm));
+  m.impl("int8_linear", TORCH_BOX(&int8_linear));
+}
+
+}  // namespace pyops::cpu

@@ -1,0 +1,73 @@
+// The int8 product and the quantizer, as every kernel file implements them.
+//
+//   acc[m][n] = sum_k a[m][k] * w[n][k]        a: 8-bit codes   w: int8   acc: int32, exact
+//
+// followed by the epilogue of common/epilogue.h. One call does one block: any number of rows and at
+// most one panel of w.
+#pragma once
+#include "cpu/common/epilogue.h"
+#include "cpu/isa.h"
+
+namespace pyops::cpu {
+
+// How a kernel wants the codes of a. From int8 codes q: s8 is q, u8 is q + 128, s16 is q widened;
+// from uint8 codes: s8 is q - 128, u8 is q, s16 is q widened. The epilogue's zero_shift undoes it.
+enum class Codes : int { s8, u8, s16 };
+constexpr int64_t code_bytes(Codes codes) { return codes == Codes::s16 ? 2 : 1; }
+
+// 65536 products of at most 255 * 128 stay below 2^31, so no int32 sum can overflow.
+constexpr int64_t kMaxK = 65536;
+// Depth to which rows of a are padded with zero codes; all kr divide it.
+constexpr int64_t kDepthStep = 64;
+// Bytes behind the last panel that a kernel may read (and ignore): two 64-byte vectors from any
+// column of the last group on.
+constexpr int64_t kPackSlack = 128;
+
+struct Int8GemmBlock {
+  const void* a;   // rows x lda_bytes, padded to kDepthStep codes
+  int64_t lda_bytes;
+  const int8_t* w;   // [k / kr][stored_cols][kr], zero padded in k (pack.h)
+  int stored_cols;   // columns from one group of kr to the next
+  int64_t k;         // a multiple of kr
+  int rows, cols;    // 0 < rows, 0 < cols <= nr
+  int64_t n0;        // column of the matrix that column 0 of this block is
+  const Epilogue* epilogue;   // its rows count from the first row of this block
+};
+
+// One row of float32, bfloat16 or float16:
+//
+//   symmetric:  scale = max(absmax / 127, tiny), q = rne(x * (1 / scale)),  codes as of int8 q
+//   otherwise:  scale = max(max / 255 - min / 255, tiny) over a range that holds 0,
+//               zero = rne(-min * (1 / scale)),  q = clamp(rne(x * (1 / scale)) + zero, 0, 255)
+//
+// A row of zeros gets scale 1. A row with NaN or Inf gets scale NaN, and codes of 0.
+struct QuantizeRow {
+  const void* x;
+  Dtype x_type;
+  int64_t k;
+  int64_t k_padded;   // codes from k on are written as 0
+  bool symmetric;
+  Codes codes;
+  void* q;
+  float* scale;
+  int32_t* zero_point;   // of the codes as written; may be null when symmetric
+};
+
+struct Int8GemmKernel : KernelRow {
+  int mr;   // rows of a tile: a good divisor when rows are split over threads
+  Codes codes;
+  void (*block)(const Int8GemmBlock&);
+  void (*quantize_row)(const QuantizeRow&);
+};
+
+extern KernelTable int8_gemm_kernels;
+
+#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, codes) \
+  namespace name {                                                      \
+  void int8_gemm_block(const Int8GemmBlock& block);                     \
+  void quantize_row(const QuantizeRow& row);                            \
+  }
+#include "cpu/int8_gemm/kernels.inc"
+#undef PYOPS_INT8_GEMM_KERNEL
+
+}  // namespace pyops::cpu

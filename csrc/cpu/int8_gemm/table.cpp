@@ -1,0 +1,18 @@
+#include "cpu/int8_gemm/int8_gemm.h"
+
+namespace pyops::cpu {
+namespace {
+
+const Int8GemmKernel kRows[] = {
+#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, codes) \
+  {{#name, Isa::isa, test_only, nr, kr}, mr, Codes::codes, name::int8_gemm_block,       \
+   name::quantize_row},
+#include "cpu/int8_gemm/kernels.inc"
+#undef PYOPS_INT8_GEMM_KERNEL
+};
+
+}  // namespace
+
+KernelTable int8_gemm_kernels("int8_gemm", kRows);
+
+}  // namespace pyops::cpu

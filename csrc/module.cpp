@@ -1,0 +1,118 @@
+// The module-level facts: instruction-set levels and their cap, kernel tables, the compiler.
+// Nothing per op: tables announce themselves.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "cpu/isa.h"
+
+namespace py = pybind11;
+using pyops::cpu::Isa;
+using pyops::cpu::KernelRow;
+using pyops::cpu::KernelTable;
+
+namespace {
+
+KernelTable& table_of(const std::string& op) {
+  KernelTable* table = KernelTable::find(op.c_str());
+  if (table == nullptr) throw py::value_error("no kernel table '" + op + "'");
+  return *table;
+}
+
+std::vector<std::pair<std::string, bool>> isa_levels() {
+  std::vector<std::pair<std::string, bool>> levels;
+  for (int i = 0; i < static_cast<int>(Isa::count); ++i) {
+    const Isa isa = static_cast<Isa>(i);
+    levels.emplace_back(isa_name(isa), (pyops::cpu::isa_detected() & bit(isa)) != 0);
+  }
+  return levels;
+}
+
+void set_isa_cap(const std::string& name) {
+  Isa isa;
+  if (!pyops::cpu::isa_from_name(name.c_str(), &isa)) {
+    throw py::value_error("no instruction-set level '" + name + "'");
+  }
+  pyops::cpu::set_isa_cap(isa);
+}
+
+std::vector<std::string> kernel_tables() {
+  std::vector<std::string> names;
+  for (const KernelTable* t = KernelTable::first(); t != nullptr; t = t->next()) {
+    names.push_back(t->op());
+  }
+  return names;
+}
+
+using Row = std::tuple<std::string, std::string, std::string, bool, bool>;
+
+std::vector<Row> kernels(const std::string& op) {
+  const KernelTable& table = table_of(op);
+  std::vector<Row> rows;
+  for (int i = 0; i < table.count(); ++i) {
+    const KernelRow& row = table.row(i);
+    const std::string layout = "n" + std::to_string(row.nr) + "k" + std::to_string(row.kr);
+    rows.emplace_back(row.name, isa_name(row.isa), layout, table.available(i), row.test_only);
+  }
+  return rows;
+}
+
+std::string forced_kernel(const std::string& op) {
+  const KernelRow* row = table_of(op).forced();
+  return row ? row->name : "";
+}
+
+// An empty name takes the force back.
+void force_kernel(const std::string& op, const std::string& name) {
+  KernelTable& table = table_of(op);
+  if (name.empty()) return table.force(nullptr);
+  for (int i = 0; i < table.count(); ++i) {
+    if (name != table.row(i).name) continue;
+    if (!table.available(i)) throw py::value_error("this CPU cannot run kernel '" + name + "'");
+    return table.force(&table.row(i));
+  }
+  throw py::value_error("no kernel '" + name + "' of " + op);
+}
+
+// How many threads torch's pool gives a parallel loop of this module.
+int threads_seen() {
+  std::set<std::thread::id> seen;
+  std::mutex mutex;
+  torch::stable::parallel_for(0, 1024, 1, [&](int64_t, int64_t) {
+    const std::lock_guard<std::mutex> guard(mutex);
+    seen.insert(std::this_thread::get_id());
+  });
+  return static_cast<int>(seen.size());
+}
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#else
+  return "gcc " __VERSION__;
+#endif
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.def("isa_levels", &isa_levels);
+  m.def("isa_active", [] { return std::string(isa_name(pyops::cpu::isa_active())); });
+  m.def("isa_cap", [] { return std::string(isa_name(pyops::cpu::isa_cap())); });
+  m.def("set_isa_cap", &set_isa_cap);
+  m.def("kernel_tables", &kernel_tables);
+  m.def("kernels", &kernels);
+  m.def("active_kernel", [](const std::string& op) { return std::string(table_of(op).best().name); });
+  m.def("forced_kernel", &forced_kernel);
+  m.def("force_kernel", &force_kernel);
+  m.def("threads_seen", &threads_seen);
+  m.def("compiler", &compiler);
+}

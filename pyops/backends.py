@@ -1,0 +1,109 @@
+"""What is compiled, which kernels there are, and which one runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import isa
+from .isa import _C
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One row of ``csrc/cpu/<op>/kernels.inc``.
+
+    ``available``: this CPU can run it. ``test_only``: never chosen, reached by ``force`` alone.
+    """
+
+    name: str
+    isa: str
+    layout: str
+    available: bool
+    test_only: bool
+
+
+def _recorded() -> dict[str, str]:
+    path = Path(__file__).with_name("_build_info.json")
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def compiled() -> bool:
+    """Whether the compiled module is loaded."""
+    return _C is not None
+
+
+def why_not_compiled() -> str | None:
+    """Why the compiled module is absent; None where it is loaded."""
+    if _C is not None:
+        return None
+    recorded = _recorded()
+    if not recorded.get("compiled", True):
+        return str(recorded.get("reason"))
+    return isa.import_error
+
+
+def build_info() -> dict[str, str]:
+    """Compiler, flags and torch version of the build; empty where nothing was built."""
+    info = {key: str(value) for key, value in _recorded().items()}
+    if _C is not None:
+        info["compiler"] = _C.compiler()
+    return info
+
+
+def ops() -> tuple[str, ...]:
+    """The op stems that have compiled kernels."""
+    return () if _C is None else tuple(_C.kernel_tables())
+
+
+def implementations(op: str) -> tuple[Implementation, ...]:
+    """The rows of the kernel table of ``op``, best first; empty without a compiled module.
+
+    Raises:
+        ValueError: no such op.
+    """
+    if _C is None:
+        return ()
+    if op not in _C.kernel_tables():
+        raise ValueError(f"backends: no op {op!r}; there are {ops()}")
+    return tuple(Implementation(*row) for row in _C.kernels(op))
+
+
+def kernel(op: str) -> str:
+    """The implementation of ``op`` that runs now; ``"reference"`` without a compiled module."""
+    return "reference" if _C is None else _C.active_kernel(op)
+
+
+def layout(op: str) -> str:
+    """Tag of the packed layout that the implementation running now takes."""
+    if _C is None:
+        return "plain"
+    name = kernel(op)
+    return next(row.layout for row in implementations(op) if row.name == name)
+
+
+@contextmanager
+def force(op: str, name: str) -> Iterator[None]:
+    """Run implementation ``name`` of ``op``, in the whole process, until the block ends.
+
+    Raises:
+        ValueError: there is no such implementation, or this CPU cannot run it.
+    """
+    usable = [row.name for row in implementations(op) if row.available]
+    if name not in usable:
+        raise ValueError(f"backends.force: {op} has no {name!r} here; usable: {usable}")
+    assert _C is not None
+    before = _C.forced_kernel(op)
+    _C.force_kernel(op, name)
+    isa.changed()
+    try:
+        yield
+    finally:
+        _C.force_kernel(op, before)
+        isa.changed()

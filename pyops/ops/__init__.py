@@ -1,0 +1,21 @@
+"""The ops, one module per stem: schema, reference in plain torch, fake, public function."""
+
+from .epilogue import ACTIVATIONS
+from .int8_gemm import (
+    int8_gemm,
+    int8_linear,
+    int8_pack,
+    int8_unpack,
+    quantize_rows,
+    quantize_weight,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "int8_gemm",
+    "int8_linear",
+    "int8_pack",
+    "int8_unpack",
+    "quantize_rows",
+    "quantize_weight",
+]

@@ -1,0 +1,182 @@
+"""Argument checks of the int8 ops, shared by the public functions, the references and the fakes.
+
+``csrc/checks/int8_gemm.h`` makes the same checks with the same words before a pointer is touched.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .epilogue import ACTIVATIONS
+from .packing import MAX_K
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_FLOAT_NAMES = "torch.float32, torch.bfloat16 or torch.float16"
+
+
+def no_grad(op: str, *tensors: Tensor | None) -> None:
+    """Refuse tensors that require grad while grad mode is on."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                raise ValueError(
+                    f"{op} is for inference: an argument requires grad; "
+                    "call it under torch.inference_mode() or torch.no_grad(), or detach() it"
+                )
+
+
+def quantize_rows(x: Tensor) -> None:
+    if x.dtype not in FLOATS:
+        raise TypeError(f"quantize_rows: x must be {_FLOAT_NAMES}, but is {x.dtype}")
+    if x.dim() == 0:
+        raise ValueError("quantize_rows: x must have at least 1 dimension, but has 0")
+
+
+def int8_pack(weight: Tensor) -> None:
+    if weight.dtype != torch.int8:
+        raise TypeError(f"int8_pack: weight must be torch.int8, but is {weight.dtype}")
+    if weight.dim() != 2:
+        raise ValueError(f"int8_pack: weight must be 2-D [N, K], but is {weight.dim()}-D")
+    if weight.shape[1] > MAX_K:
+        raise ValueError(f"int8_pack: K is {weight.shape[1]}, but at most {MAX_K} is exact in int32")
+
+
+def packed(op: str, tensor: Tensor) -> None:
+    if tensor.dtype != torch.uint8 or tensor.dim() != 1:
+        raise TypeError(
+            f"{op}: packed must be the 1-D torch.uint8 tensor that int8_pack returns, "
+            f"but is {tensor.dim()}-D {tensor.dtype}"
+        )
+
+
+def weight_shape(op: str, shape: torch.Size, n: int, k: int) -> None:
+    if shape[0] != n:
+        raise ValueError(f"{op}: the packed weight has {shape[0]} output channels, but n is {n}")
+    if shape[1] != k:
+        raise ValueError(
+            f"{op}: the packed weight has K = {shape[1]}, but the input's last dimension is {k}"
+        )
+
+
+def _channels(op: str, name: str, tensor: Tensor | None, n: int) -> None:
+    if tensor is None:
+        return
+    if tensor.dtype != torch.float32:
+        raise TypeError(f"{op}: {name} must be torch.float32, but is {tensor.dtype}")
+    if tensor.dim() != 1 or tensor.shape[0] != n:
+        raise ValueError(f"{op}: {name} must be [{n}], but is {list(tensor.shape)}")
+
+
+def _rows(op: str, name: str, tensor: Tensor | None, dtype: torch.dtype, lead: torch.Size) -> None:
+    if tensor is None:
+        return
+    if tensor.dtype != dtype:
+        raise TypeError(f"{op}: {name} must be {dtype}, but is {tensor.dtype}")
+    if tensor.numel() not in (1, lead.numel()):
+        raise ValueError(
+            f"{op}: {name} must have 1 element or {lead.numel()} (one per row), "
+            f"but has {tensor.numel()}"
+        )
+
+
+def _residual(op: str, residual: Tensor | None, lead: torch.Size, n: int) -> None:
+    if residual is None:
+        return
+    if residual.dtype not in FLOATS:
+        raise TypeError(f"{op}: residual must be {_FLOAT_NAMES}, but is {residual.dtype}")
+    if residual.shape != (*lead, n):
+        raise ValueError(f"{op}: residual must be {[*lead, n]}, but is {list(residual.shape)}")
+
+
+def int8_gemm(
+    a: Tensor,
+    packed_weight: Tensor,
+    n: int,
+    scale_a: Tensor | None,
+    zero_point_a: Tensor | None,
+    scale_w: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_dtype: torch.dtype,
+) -> None:
+    if a.dtype not in (torch.int8, torch.uint8):
+        raise TypeError(f"int8_gemm: a must be torch.int8 or torch.uint8, but is {a.dtype}")
+    if a.dim() == 0:
+        raise ValueError("int8_gemm: a must have at least 1 dimension, but has 0")
+    packed("int8_gemm", packed_weight)
+    lead = a.shape[:-1]
+    _rows("int8_gemm", "scale_a", scale_a, torch.float32, lead)
+    _rows("int8_gemm", "zero_point_a", zero_point_a, torch.int32, lead)
+    _channels("int8_gemm", "scale_w", scale_w, n)
+    _channels("int8_gemm", "bias", bias, n)
+    _residual("int8_gemm", residual, lead, n)
+    floats = (scale_a, scale_w, bias, residual)
+    if out_dtype == torch.int32 and any(t is not None for t in floats):
+        raise ValueError("int8_gemm: out_dtype torch.int32 takes no scale, bias or residual")
+
+
+def unknown_activation(op: str, activation: str) -> ValueError:
+    return ValueError(f"{op}: activation must be one of {ACTIVATIONS}, but is {activation!r}")
+
+
+def int8_gemm_output(
+    scale_a: Tensor | None,
+    activation: str,
+    out_dtype: torch.dtype,
+    out_scale: float,
+    out_zero_point: int,
+) -> None:
+    if activation not in ACTIVATIONS:
+        raise unknown_activation("int8_gemm", activation)
+    if out_dtype == torch.int32 and activation != "none":
+        raise ValueError(f"int8_gemm: out_dtype torch.int32 takes no activation, but {activation!r}")
+    if out_dtype not in (*FLOATS, torch.int8, torch.uint8, torch.int32):
+        raise TypeError(
+            f"int8_gemm: out_dtype must be {_FLOAT_NAMES}, torch.int8, torch.uint8 or "
+            f"torch.int32, but is {out_dtype}"
+        )
+    if out_dtype not in (torch.int8, torch.uint8):
+        if out_scale != 1.0 or out_zero_point != 0:
+            raise ValueError(
+                "int8_gemm: out_scale and out_zero_point are for int8 and uint8 outputs, "
+                f"but out_dtype is {out_dtype}"
+            )
+        return
+    if not (math.isfinite(out_scale) and out_scale >= torch.finfo(torch.float32).tiny):
+        raise ValueError(f"int8_gemm: out_scale must be positive and finite, but is {out_scale}")
+    info = torch.iinfo(out_dtype)
+    if not info.min <= out_zero_point <= info.max:
+        raise ValueError(
+            f"int8_gemm: out_zero_point must be in [{info.min}, {info.max}], "
+            f"but is {out_zero_point}"
+        )
+    if scale_a is not None and not torch.compiler.is_compiling():
+        if not bool(torch.isfinite(scale_a).all()):
+            raise ValueError(
+                "int8_gemm: scale_a holds NaN or Inf (a row of the input was not finite), "
+                "which an 8-bit output cannot express"
+            )
+
+
+def int8_linear(
+    x: Tensor,
+    packed_weight: Tensor,
+    scale_w: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_dtype: torch.dtype,
+) -> None:
+    if x.dtype not in FLOATS:
+        raise TypeError(f"int8_linear: x must be {_FLOAT_NAMES}, but is {x.dtype}")
+    if x.dim() == 0:
+        raise ValueError("int8_linear: x must have at least 1 dimension, but has 0")
+    if out_dtype not in FLOATS:
+        raise TypeError(f"int8_linear: out_dtype must be {_FLOAT_NAMES}, but is {out_dtype}")
+    packed("int8_linear", packed_weight)
+    n = scale_w.shape[0] if scale_w.dim() == 1 else -1
+    if n < 0:
+        raise ValueError(f"int8_linear: scale_w must be 1-D [N], but is {scale_w.dim()}-D")
+    _channels("int8_linear", "scale_w", scale_w, n)
+    _channels("int8_linear", "bias", bias, n)
+    _residual("int8_linear", residual, x.shape[:-1], n)

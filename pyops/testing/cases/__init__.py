@@ -1,0 +1,1 @@
+"""Random problems for each op, shared by the tests and the benchmarks."""
