@@ -83,8 +83,8 @@ class BuildExt(build_ext):
             sources=tuple(ROOT / source for source in ext.sources),
             include_dirs=(csrc,),
             system_include_dirs=(
+                Path(pybind11.get_include()),  # before torch's own copy of it
                 torch.path / "include",
-                Path(pybind11.get_include()),
                 *python_include,
             ),
             library_dir=torch.path / "lib",
@@ -116,7 +116,7 @@ def _facts() -> dict[str, Any]:
         "compiled": compiled,
         "reason": plan.reason,
         "compiler": compiler_version(plan.compiler) if compiled else None,
-        "flags": " ".join(flags()) if compiled else None,
+        "flags": " ".join(flags(plan.compiler)) if compiled else None,
         "torch": torch.version if torch is not None else None,
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }

@@ -110,7 +110,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_isa_cap", &set_isa_cap);
   m.def("kernel_tables", &kernel_tables);
   m.def("kernels", &kernels);
-  m.def("active_kernel", [](const std::string& op) { return std::string(table_of(op).best().name); });
+  m.def("active_kernel",
+        [](const std::string& op) { return std::string(table_of(op).best().name); });
   m.def("forced_kernel", &forced_kernel);
   m.def("force_kernel", &force_kernel);
   m.def("threads_seen", &threads_seen);

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import isa
-from .isa import _C
+from .isa import _C as _C
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Implementation:
 def _recorded() -> dict[str, str]:
     path = Path(__file__).with_name("_build_info.json")
     try:
-        return json.loads(path.read_text())
+        recorded: dict[str, str] = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return recorded
 
 
 def compiled() -> bool:

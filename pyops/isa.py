@@ -15,7 +15,7 @@ import torch  # noqa: F401  (the compiled module links the libraries that this l
 
 import_error: str | None = None
 try:
-    from . import _C
+    from . import _C as _C
 except ImportError as error:
     _C = None  # type: ignore[assignment]
     import_error = str(error)

@@ -1,8 +1,9 @@
 """Fit the polynomials that the fused activations use, and print them as float32 constants.
 
-``python scripts/fit_polynomials.py`` prints the coefficients in ``csrc/cpu/common/activation.inl.h``
-and ``pyops/ops/epilogue.py``, with the largest relative error of each fit. Iteratively reweighted
-least squares on Chebyshev nodes: after a few dozen rounds it is as flat as Remez' exchange.
+``python scripts/fit_polynomials.py`` prints the coefficients that stand in
+``csrc/cpu/common/activation.inl.h`` and ``pyops/ops/epilogue.py``, with the largest relative error
+of each fit. Iteratively reweighted least squares on Chebyshev nodes: after a few dozen rounds it is
+as flat as Remez' exchange.
 """
 
 import math
@@ -41,9 +42,10 @@ def main() -> None:
     r = chebyshev_nodes(-0.5 * math.log(2) * 1.01, 0.5 * math.log(2) * 1.01)
     # exp(r) = 1 + r + r^2 q(r)
     q_target = (np.expm1(r) - r) / r**2
-    weight_free, _ = fit(r, q_target, range(5))
-    exp_error = np.abs((1 + r + r**2 * sum(c * r**i for i, c in enumerate(weight_free))) / np.exp(r) - 1)
-    show("exp: q(r), ascending powers", weight_free, exp_error.max())
+    q, _ = fit(r, q_target, range(5))
+    q_value = sum(c * r**i for i, c in enumerate(q))
+    exp_error = np.abs((1 + r + r**2 * q_value) / np.exp(r) - 1)
+    show("exp: q(r), ascending powers", q, exp_error.max())
 
     # 0.5 erfc(z / sqrt 2) = exp(-z^2 / 2) * t * p(t),  t = 1 / (1 + 0.25 z)
     z = np.concatenate([chebyshev_nodes(0, 3), chebyshev_nodes(0, 14)])

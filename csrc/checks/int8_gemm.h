@@ -57,8 +57,8 @@ inline void rows(const char* op, const char* name, const OptionalTensor& t, Scal
                  const char* type_name, int64_t m) {
   if (!t.has_value()) return;
   dense_vector(op, name, *t, type, type_name);
-  STD_TORCH_CHECK(t->numel() == 1 || t->numel() == m, op, ": ", name, " must have 1 element or ",
-                  m, " (one per row), but has ", t->numel());
+  STD_TORCH_CHECK(t->numel() == 1 || t->numel() == m, op, ": ", name, " must have 1 element or ", m,
+                  " (one per row), but has ", t->numel());
 }
 
 inline void residual(const char* op, const OptionalTensor& t, const Tensor& input, int64_t n) {

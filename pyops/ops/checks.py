@@ -39,7 +39,9 @@ def int8_pack(weight: Tensor) -> None:
     if weight.dim() != 2:
         raise ValueError(f"int8_pack: weight must be 2-D [N, K], but is {weight.dim()}-D")
     if weight.shape[1] > MAX_K:
-        raise ValueError(f"int8_pack: K is {weight.shape[1]}, but at most {MAX_K} is exact in int32")
+        raise ValueError(
+            f"int8_pack: K is {weight.shape[1]}, but at most {MAX_K} is exact in int32"
+        )
 
 
 def packed(op: str, tensor: Tensor) -> None:
@@ -130,7 +132,9 @@ def int8_gemm_output(
     if activation not in ACTIVATIONS:
         raise unknown_activation("int8_gemm", activation)
     if out_dtype == torch.int32 and activation != "none":
-        raise ValueError(f"int8_gemm: out_dtype torch.int32 takes no activation, but {activation!r}")
+        raise ValueError(
+            f"int8_gemm: out_dtype torch.int32 takes no activation, but {activation!r}"
+        )
     if out_dtype not in (*FLOATS, torch.int8, torch.uint8, torch.int32):
         raise TypeError(
             f"int8_gemm: out_dtype must be {_FLOAT_NAMES}, torch.int8, torch.uint8 or "

@@ -99,7 +99,8 @@ _ACTIVATION = {
 
 def activate(v: Tensor, activation: str) -> Tensor:
     """Apply one of ``ACTIVATIONS`` to a float32 tensor."""
-    return _ACTIVATION[activation](v)
+    out: Tensor = _ACTIVATION[activation](v)
+    return out
 
 
 def requantize(v: Tensor, dtype: torch.dtype, scale: float, zero_point: int) -> Tensor:

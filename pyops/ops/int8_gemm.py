@@ -4,6 +4,8 @@
 ``epilogue.py``. ``int8_linear`` quantizes its float input row by row and multiplies in one call.
 Symmetric int8 weights with a scale per output channel; see "Integer-arithmetic-only inference",
 Jacob et al. 2018, for zero points and column sums.
+
+(Over 300 lines: five ops share one stem, and each has its schema, reference, fake and function.)
 """
 
 import torch
@@ -59,8 +61,7 @@ def quantize_rows_reference(
     return code.to(torch.uint8), scale, zero_point
 
 
-@torch.library.register_fake("pyops::quantize_rows")
-def _(x: Tensor, symmetric: bool, signed: bool) -> tuple[Tensor, Tensor, Tensor]:
+def quantize_rows_fake(x: Tensor, symmetric: bool, signed: bool) -> tuple[Tensor, Tensor, Tensor]:
     checks.quantize_rows(x)
     q = x.new_empty(x.shape, dtype=torch.int8 if signed else torch.uint8)
     rows = x.shape[:-1]
@@ -72,8 +73,7 @@ def int8_pack_reference(weight: Tensor) -> Tensor:
     return packing.pack_plain(weight)
 
 
-@torch.library.register_fake("pyops::int8_pack")
-def _(weight: Tensor) -> Tensor:
+def int8_pack_fake(weight: Tensor) -> Tensor:
     checks.int8_pack(weight)
     # The length depends on the layout, so on the kernel that runs: unknown while tracing.
     size = torch.library.get_ctx().new_dynamic_size(min=packing.HEADER_BYTES)
@@ -90,8 +90,7 @@ def int8_unpack_reference(packed: Tensor, n: int, k: int) -> Tensor:
     return weight
 
 
-@torch.library.register_fake("pyops::int8_unpack")
-def _(packed: Tensor, n: int, k: int) -> Tensor:
+def int8_unpack_fake(packed: Tensor, n: int, k: int) -> Tensor:
     checks.packed("int8_unpack", packed)
     return packed.new_empty((n, k), dtype=torch.int8)
 
@@ -144,8 +143,7 @@ def int8_gemm_reference(
     return out.reshape(*a.shape[:-1], n)
 
 
-@torch.library.register_fake("pyops::int8_gemm")
-def _(
+def int8_gemm_fake(
     a: Tensor,
     packed: Tensor,
     n: int,
@@ -181,8 +179,7 @@ def int8_linear_reference(
     )
 
 
-@torch.library.register_fake("pyops::int8_linear")
-def _(
+def int8_linear_fake(
     x: Tensor,
     packed: Tensor,
     scale_w: Tensor,
@@ -196,14 +193,15 @@ def _(
     return x.new_empty((*x.shape[:-1], scale_w.shape[0]), dtype=dtype)
 
 
-for _name, _reference in (
-    ("pyops::quantize_rows", quantize_rows_reference),
-    ("pyops::int8_pack", int8_pack_reference),
-    ("pyops::int8_unpack", int8_unpack_reference),
-    ("pyops::int8_gemm", int8_gemm_reference),
-    ("pyops::int8_linear", int8_linear_reference),
+for _op, _reference, _fake in (
+    ("pyops::quantize_rows", quantize_rows_reference, quantize_rows_fake),
+    ("pyops::int8_pack", int8_pack_reference, int8_pack_fake),
+    ("pyops::int8_unpack", int8_unpack_reference, int8_unpack_fake),
+    ("pyops::int8_gemm", int8_gemm_reference, int8_gemm_fake),
+    ("pyops::int8_linear", int8_linear_reference, int8_linear_fake),
 ):
-    torch.library.impl(_name, "default", _reference)
+    torch.library.impl(_op, "default", _reference)
+    torch.library.register_fake(_op, _fake)
 
 
 def quantize_rows(
@@ -226,7 +224,10 @@ def quantize_rows(
     checks.no_grad("quantize_rows", x)
     if dtype not in (torch.int8, torch.uint8):
         raise TypeError(f"quantize_rows: dtype must be torch.int8 or torch.uint8, but is {dtype}")
-    return torch.ops.pyops.quantize_rows(x, symmetric, dtype == torch.int8)
+    out: tuple[Tensor, Tensor, Tensor] = torch.ops.pyops.quantize_rows(
+        x, symmetric, dtype == torch.int8
+    )
+    return out
 
 
 def int8_pack(weight: Tensor) -> Tensor:
@@ -239,7 +240,8 @@ def int8_pack(weight: Tensor) -> Tensor:
         ValueError: not 2-D, or ``K > 65536``.
     """
     checks.int8_pack(weight)
-    return torch.ops.pyops.int8_pack(weight)
+    out: Tensor = torch.ops.pyops.int8_pack(weight)
+    return out
 
 
 def int8_unpack(packed: Tensor, n: int, k: int) -> Tensor:
@@ -250,7 +252,8 @@ def int8_unpack(packed: Tensor, n: int, k: int) -> Tensor:
         RuntimeError, ValueError: not a packed weight, or of another shape.
     """
     checks.packed("int8_unpack", packed)
-    return torch.ops.pyops.int8_unpack(packed, n, k)
+    out: Tensor = torch.ops.pyops.int8_unpack(packed, n, k)
+    return out
 
 
 def int8_gemm(
@@ -289,7 +292,7 @@ def int8_gemm(
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, out_dtype)
     checks.int8_gemm_output(scale_a, activation, out_dtype, out_scale, out_zero_point)
     checks.no_grad("int8_gemm", scale_a, scale_w, bias, residual)
-    return torch.ops.pyops.int8_gemm(
+    out: Tensor = torch.ops.pyops.int8_gemm(
         a,
         packed,
         n,
@@ -303,6 +306,7 @@ def int8_gemm(
         out_scale,
         out_zero_point,
     )
+    return out
 
 
 def int8_linear(
@@ -333,9 +337,10 @@ def int8_linear(
     checks.no_grad("int8_linear", x, scale_w, bias, residual)
     if activation not in ACTIVATION_CODE:
         raise checks.unknown_activation("int8_linear", activation)
-    return torch.ops.pyops.int8_linear(
+    out: Tensor = torch.ops.pyops.int8_linear(
         x, packed, scale_w, bias, residual, ACTIVATION_CODE[activation], OUT_DTYPE_CODE[dtype]
     )
+    return out
 
 
 def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@
 
 // Coefficients from scripts/fit_polynomials.py, ascending powers.
 constexpr float kExp[] = {0.5f, 0.166665733f, 0.0416668616f, 0.00836373959f, 0.00139015343f};
-constexpr float kTail[] = {0.0997974798f, 0.0985168442f, 0.103746668f, 0.0329280756f, 0.201757684f,
+constexpr float kTail[] = {0.0997974798f, 0.0985168442f, 0.103746668f,  0.0329280756f, 0.201757684f,
                            -0.20578213f,  0.296120733f,  -0.152808726f, 0.0257233568f};
 
 template <int kTerms>
@@ -35,9 +35,7 @@ inline F32 gelu(F32 x) {
   return sub(max(set1(0.0f), x), mul(z, tail));
 }
 
-inline F32 silu(F32 x) {
-  return div(x, add(exp(sub(set1(-0.0f), x)), set1(1.0f)));
-}
+inline F32 silu(F32 x) { return div(x, add(exp(sub(set1(-0.0f), x)), set1(1.0f))); }
 
 inline F32 gelu_tanh(F32 x) {
   const F32 cubic = add(mul(mul(mul(x, x), x), set1(0.044715f)), x);

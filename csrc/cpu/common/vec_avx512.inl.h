@@ -21,9 +21,7 @@ inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
 inline F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
 inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
 inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
-inline F32 abs(F32 a) {
-  return as_f32(_mm512_and_si512(as_i32(a), _mm512_set1_epi32(0x7fffffff)));
-}
+inline F32 abs(F32 a) { return as_f32(_mm512_and_si512(as_i32(a), _mm512_set1_epi32(0x7fffffff))); }
 
 inline I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
 inline I32 sub(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }

@@ -44,9 +44,20 @@ void configure(int upper, int lower) {
 // w at depth k: in the panel itself, or in a zero-padded copy where fewer than 64 k are left.
 struct Weights {
   const int8_t* panel;
-  const int8_t* last;   // [16][kMaxCols][4], or null
-  int64_t whole;        // depth up to which the panel has whole tiles
+  const int8_t* last;  // [16][kMaxCols][4], or null
+  int64_t whole;       // depth up to which the panel has whole tiles
   int64_t stride;
+};
+
+// Walks over the next panel while this one is multiplied, so that it waits in L2: a tile load that
+// misses it stalls the four multiplies behind it.
+struct Ahead {
+  const char* at;
+  int64_t lines_per_step;
+
+  void step() {
+    for (int64_t i = 0; i < lines_per_step; ++i, at += 64) _mm_prefetch(at, _MM_HINT_T1);
+  }
 };
 
 template <bool kLower>
@@ -66,7 +77,7 @@ inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) 
 // The sums of up to 32 rows and 32 columns, into acc[32][kMaxCols].
 template <bool kLower>
 __attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights& w, int c0,
-                                    int32_t* acc) {
+                                    int32_t* acc, Ahead* ahead) {
   _tile_zero(0);
   _tile_zero(1);
   if (kLower) {
@@ -74,6 +85,7 @@ __attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights&
     _tile_zero(3);
   }
   for (int64_t k = 0; k < w.whole; k += kTileDepth) {
+    ahead->step();
     step<kLower>(a + k, lda, w.panel + c0 * 4 + k / 4 * w.stride, w.stride);
   }
   if (w.last) step<kLower>(a + w.whole, lda, w.last + c0 * 4, kMaxCols * 4);
@@ -105,6 +117,9 @@ void block(const Int8GemmBlock& b) {
     w.last = last;
   }
   const FinishFn finish = finish_for(*b.epilogue);
+  const int64_t passes = (b.rows + 31) / 32 * ((b.cols + 31) / 32);
+  const char* next_panel = reinterpret_cast<const char*>(b.w) + b.k * b.stored_cols;
+  Ahead ahead = {next_panel, (b.stored_cols + passes - 1) / passes};
   int configured = 0;
   for (int r0 = 0; r0 < b.rows; r0 += 2 * kTileRows) {
     const int rows = static_cast<int>(min64(2 * kTileRows, b.rows - r0));
@@ -114,9 +129,9 @@ void block(const Int8GemmBlock& b) {
     const int8_t* a = static_cast<const int8_t*>(b.a) + r0 * b.lda_bytes;
     for (int c0 = 0; c0 < b.cols; c0 += 32) {
       if (lower) {
-        tile<true>(a, b.lda_bytes, w, c0, acc + c0);
+        tile<true>(a, b.lda_bytes, w, c0, acc + c0, &ahead);
       } else {
-        tile<false>(a, b.lda_bytes, w, c0, acc + c0);
+        tile<false>(a, b.lda_bytes, w, c0, acc + c0, &ahead);
       }
     }
     finish(*b.epilogue, acc, kMaxCols, r0, rows, b.n0, b.cols);

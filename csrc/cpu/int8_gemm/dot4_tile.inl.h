@@ -1,5 +1,6 @@
-// The tile of the VNNI levels: one instruction adds four u8 * s8 products to an int32 lane, exactly.
-// Include after dot_block.inl.h's requirements kMr, kTileVecs, kTileCols; the kernel file provides
+// The tile of the VNNI levels: one instruction adds four u8 * s8 products to an int32 lane,
+// exactly. Include after dot_block.inl.h's requirements kMr, kTileVecs, kTileCols; the kernel file
+// provides
 //   I32 dot4(I32 acc, I32 a_u8, I32 w_s8)   and   I32 load_w(const int8_t* p)  (kLanes * 4 bytes).
 //
 //   acc[r][v] += dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v * kLanes ...)

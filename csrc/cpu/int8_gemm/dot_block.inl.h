@@ -19,11 +19,11 @@ inline TileFn tile_of(int rows) {
     case 4: return tile<4, kVecs>;
     case 5: return tile<5, kVecs>;
     case 6: return tile<6, kVecs>;
-    case 7: return tile<kMr == 12 ? 7 : 1, kVecs>;
-    case 8: return tile<kMr == 12 ? 8 : 1, kVecs>;
-    case 9: return tile<kMr == 12 ? 9 : 1, kVecs>;
-    case 10: return tile<kMr == 12 ? 10 : 1, kVecs>;
-    case 11: return tile<kMr == 12 ? 11 : 1, kVecs>;
+    case 7: return tile < kMr == 12 ? 7 : 1, kVecs > ;
+    case 8: return tile < kMr == 12 ? 8 : 1, kVecs > ;
+    case 9: return tile < kMr == 12 ? 9 : 1, kVecs > ;
+    case 10: return tile < kMr == 12 ? 10 : 1, kVecs > ;
+    case 11: return tile < kMr == 12 ? 11 : 1, kVecs > ;
     default: return tile<kMr, kVecs>;
   }
 }
@@ -32,7 +32,7 @@ inline TileFn tile_of(int rows, int vecs) {
   switch (vecs) {
     case 1: return tile_of<1>(rows);
     case 2: return tile_of<2>(rows);
-    case 3: return tile_of<kTileVecs >= 3 ? 3 : 1>(rows);
+    case 3: return tile_of < kTileVecs >= 3 ? 3 : 1 > (rows);
     default: return tile_of<kTileVecs>(rows);
   }
 }

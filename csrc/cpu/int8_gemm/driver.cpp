@@ -1,5 +1,5 @@
-// The int8 ops on the CPU: check, choose a kernel, bring rows into the form that it takes, split the
-// product over threads.
+// The int8 ops on the CPU: check, choose a kernel, bring rows into the form that it takes, split
+// the product over threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -24,6 +24,19 @@ constexpr int64_t kSerialProducts = 1 << 20;
 constexpr int64_t kSerialCodes = 1 << 14;
 
 const Int8GemmKernel& active_kernel() { return best<Int8GemmKernel>(int8_gemm_kernels); }
+
+// The packer chose a layout; the driver takes the best kernel that reads it and likes m rows.
+const Int8GemmKernel& kernel_for(const char* op, const PackedHeader& header, int64_t m) {
+  const Int8GemmKernel& active = active_kernel();
+  checks::layout(op, header, active);
+  if (m >= active.min_m || int8_gemm_kernels.forced()) return active;
+  for (int i = 0; i < int8_gemm_kernels.count(); ++i) {
+    const auto& row = static_cast<const Int8GemmKernel&>(int8_gemm_kernels.row(i));
+    const bool usable = !row.test_only && (isa_allowed() & bit(row.isa));
+    if (usable && row.nr == active.nr && row.kr == active.kr && m >= row.min_m) return row;
+  }
+  return active;
+}
 
 template <class F>
 void parallel_range(int64_t count, int64_t grain, const F& f) {
@@ -135,9 +148,7 @@ void multiply_chunks(const Int8GemmKernel& kernel, const void* packed, const Sha
   }
 }
 
-Tensor dense(const Tensor& t) {
-  return t.is_contiguous() ? t : torch::stable::contiguous(t);
-}
+Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
 constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
                                  ScalarType::Char,  ScalarType::Byte,     ScalarType::Int};
@@ -149,8 +160,8 @@ Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
 }
 
 Epilogue epilogue_of(const Tensor& packed, const OptionalTensor& scale_w,
-                     const OptionalTensor& bias, const OptionalTensor& residual,
-                     int64_t activation, int64_t out_dtype, const Tensor& out) {
+                     const OptionalTensor& bias, const OptionalTensor& residual, int64_t activation,
+                     int64_t out_dtype, const Tensor& out) {
   Epilogue e = {};
   e.w_sum = packed_sums(packed.const_data_ptr());
   e.scale_w = pointer<float>(scale_w);
@@ -239,8 +250,7 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   checks::at_least_1d("int8_gemm", "a", input);
   const Shape s = {checks::rows_of(input), n, input.size(input.dim() - 1)};
   const PackedHeader& header = checks::packed("int8_gemm", packed, n, s.k);
-  const Int8GemmKernel& kernel = active_kernel();
-  checks::layout("int8_gemm", header, kernel);
+  const Int8GemmKernel& kernel = kernel_for("int8_gemm", header, s.m);
   check_common("int8_gemm", input, n, scale_w, bias, residual, activation, out_dtype, 6);
   checks::rows("int8_gemm", "scale_a", scale_a, ScalarType::Float, "torch.float32", s.m);
   checks::rows("int8_gemm", "zero_point_a", zero_point_a, ScalarType::Int, "torch.int32", s.m);
@@ -283,8 +293,7 @@ Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scal
                   scale_w.dim(), "-D");
   const Shape s = {checks::rows_of(input), scale_w.size(0), input.size(input.dim() - 1)};
   const PackedHeader& header = checks::packed("int8_linear", packed, s.n, s.k);
-  const Int8GemmKernel& kernel = active_kernel();
-  checks::layout("int8_linear", header, kernel);
+  const Int8GemmKernel& kernel = kernel_for("int8_linear", header, s.m);
   check_common("int8_linear", input, s.n, scale_w, bias, residual, activation, out_dtype, 3);
 
   const Tensor x = dense(input);
@@ -301,13 +310,13 @@ Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scal
   const char* from = static_cast<const char*>(x.const_data_ptr());
   const int64_t row_bytes = s.k * dtype_bytes(type), k_padded = round_up(s.k, kDepthStep);
   const int64_t lda_bytes = k_padded * code_bytes(kernel.codes);
-  multiply_chunks(kernel, packed.const_data_ptr(), s, e,
-                  [&](int64_t first, int64_t count, char* to) {
-    for (int64_t r = 0; r < count; ++r) {
-      kernel.quantize_row({from + (first + r) * row_bytes, type, s.k, k_padded, true, kernel.codes,
-                           to + r * lda_bytes, scales + first + r, nullptr});
-    }
-  });
+  multiply_chunks(
+      kernel, packed.const_data_ptr(), s, e, [&](int64_t first, int64_t count, char* to) {
+        for (int64_t r = 0; r < count; ++r) {
+          kernel.quantize_row({from + (first + r) * row_bytes, type, s.k, k_padded, true,
+                               kernel.codes, to + r * lda_bytes, scales + first + r, nullptr});
+        }
+      });
   return out;
 }
 

@@ -24,14 +24,14 @@ constexpr int64_t kDepthStep = 64;
 constexpr int64_t kPackSlack = 128;
 
 struct Int8GemmBlock {
-  const void* a;   // rows x lda_bytes, padded to kDepthStep codes
+  const void* a;  // rows x lda_bytes, padded to kDepthStep codes
   int64_t lda_bytes;
-  const int8_t* w;   // [k / kr][stored_cols][kr], zero padded in k (pack.h)
-  int stored_cols;   // columns from one group of kr to the next
-  int64_t k;         // a multiple of kr
-  int rows, cols;    // 0 < rows, 0 < cols <= nr
-  int64_t n0;        // column of the matrix that column 0 of this block is
-  const Epilogue* epilogue;   // its rows count from the first row of this block
+  const int8_t* w;           // [k / kr][stored_cols][kr], zero padded in k (pack.h)
+  int stored_cols;           // columns from one group of kr to the next
+  int64_t k;                 // a multiple of kr
+  int rows, cols;            // 0 < rows, 0 < cols <= nr
+  int64_t n0;                // column of the matrix that column 0 of this block is
+  const Epilogue* epilogue;  // its rows count from the first row of this block
 };
 
 // One row of float32, bfloat16 or float16:
@@ -45,16 +45,17 @@ struct QuantizeRow {
   const void* x;
   Dtype x_type;
   int64_t k;
-  int64_t k_padded;   // codes from k on are written as 0
+  int64_t k_padded;  // codes from k on are written as 0
   bool symmetric;
   Codes codes;
   void* q;
   float* scale;
-  int32_t* zero_point;   // of the codes as written; may be null when symmetric
+  int32_t* zero_point;  // of the codes as written; may be null when symmetric
 };
 
 struct Int8GemmKernel : KernelRow {
-  int mr;   // rows of a tile: a good divisor when rows are split over threads
+  int mr;     // rows of a tile: a good divisor when rows are split over threads
+  int min_m;  // below it another kernel of the same layout is faster
   Codes codes;
   void (*block)(const Int8GemmBlock&);
   void (*quantize_row)(const QuantizeRow&);
@@ -62,10 +63,10 @@ struct Int8GemmKernel : KernelRow {
 
 extern KernelTable int8_gemm_kernels;
 
-#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, codes) \
-  namespace name {                                                      \
-  void int8_gemm_block(const Int8GemmBlock& block);                     \
-  void quantize_row(const QuantizeRow& row);                            \
+#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes) \
+  namespace name {                                                             \
+  void int8_gemm_block(const Int8GemmBlock& block);                            \
+  void quantize_row(const QuantizeRow& row);                                   \
   }
 #include "cpu/int8_gemm/kernels.inc"
 #undef PYOPS_INT8_GEMM_KERNEL

@@ -1,7 +1,8 @@
 // The tile of the levels without VNNI: a and w widened to int16, two products to an int32 lane by
-// vpmaddwd, exactly. (vpmaddubsw would multiply twice as many but saturates: 255 * 127 * 2 > 32767.)
-// The kernel file provides kMr, kTileVecs, kTileCols and
-//   I32 madd(I32 a_s16, I32 w_s16)   and   I32 load_w(const int8_t* p)  (kLanes * 2 bytes, widened).
+// vpmaddwd, exactly. (vpmaddubsw would multiply twice as many but saturates: 255 * 127 * 2 >
+// 32767.) The kernel file provides kMr, kTileVecs, kTileCols and
+//   I32 madd(I32 a_s16, I32 w_s16)   and   I32 load_w(const int8_t* p)  (kLanes * 2 bytes,
+//   widened).
 //
 //   acc[r][v] += madd(broadcast a[r][2k..2k+1], w[2k..2k+1] of columns v * kLanes ...)
 

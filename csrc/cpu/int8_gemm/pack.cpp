@@ -45,7 +45,8 @@ const char* packed_problem(const void* packed, int64_t bytes) {
   const bool plain = h.nr == 0 && h.kr == 0;
   if (h.n < 0 || h.k < 0 || (!plain && (h.nr < 1 || h.kr < 1))) return "its header is damaged";
   // Bounds first: the product of damaged sizes could wrap around to the right length.
-  if (h.n > bytes || h.k > kMaxK || h.kr > kDepthStep || h.nr > 4096) return "its header is damaged";
+  if (h.n > bytes || h.k > kMaxK || h.kr > kDepthStep || h.nr > 4096)
+    return "its header is damaged";
   if (bytes != packed_bytes(h.n, h.k, h.nr, h.kr)) return "its length contradicts its header";
   return nullptr;
 }

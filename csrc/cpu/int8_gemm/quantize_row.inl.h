@@ -1,8 +1,8 @@
 // The row quantizer of int8_gemm.h on the vectors of one level. Include after epilogue.inl.h.
 
 struct RowRange {
-  int32_t absmax_bits;   // bits of the largest |x|; NaN and Inf are the largest of all
-  float low, high;       // the range, stretched to hold 0
+  int32_t absmax_bits;  // bits of the largest |x|; NaN and Inf are the largest of all
+  float low, high;      // the range, stretched to hold 0
 };
 
 inline RowRange row_range(const QuantizeRow& row) {
@@ -23,7 +23,8 @@ inline RowRange row_range(const QuantizeRow& row) {
 
 inline void fill_codes(const QuantizeRow& row, int64_t from, int64_t to, int32_t code) {
   if (row.codes == Codes::s16) {
-    for (int64_t k = from; k < to; ++k) static_cast<int16_t*>(row.q)[k] = static_cast<int16_t>(code);
+    for (int64_t k = from; k < to; ++k)
+      static_cast<int16_t*>(row.q)[k] = static_cast<int16_t>(code);
   } else {
     for (int64_t k = from; k < to; ++k) static_cast<int8_t*>(row.q)[k] = static_cast<int8_t>(code);
   }
@@ -49,7 +50,7 @@ inline void write_codes(const QuantizeRow& row, float inverse, int32_t zero, int
 // Symmetric int8 codes are centred on 0, and asymmetric uint8 codes start there; `shift` takes
 // either to the form that the kernel wants.
 inline void quantize_row_impl(const QuantizeRow& row) {
-  constexpr float kTiny = 1.17549435e-38f;   // below it 1 / scale could overflow
+  constexpr float kTiny = 1.17549435e-38f;  // below it 1 / scale could overflow
   const RowRange range = row_range(row);
   const bool finite = range.absmax_bits < 0x7f800000;
   const bool zero_row = range.absmax_bits == 0;
@@ -59,13 +60,13 @@ inline void quantize_row_impl(const QuantizeRow& row) {
   const float inverse = 1.0f / scale;
 
   const int32_t first_code = row.codes == Codes::u8 ? 0 : -128;
-  int32_t zero = first_code + 128;   // the code of 0, symmetric
+  int32_t zero = first_code + 128;  // the code of 0, symmetric
   int32_t lowest = first_code;
   if (!row.symmetric) {
     // Asymmetric codes run over all 256 values; widened ones stay those of uint8.
     lowest = row.codes == Codes::s8 ? -128 : 0;
     const float at = finite ? -range.low * inverse : 0.0f;
-    const int32_t rounded = reduce_max(to_i32(set1(at)));   // all lanes are alike
+    const int32_t rounded = reduce_max(to_i32(set1(at)));  // all lanes are alike
     zero = lowest + (rounded > 255 ? 255 : rounded);
   }
   if (finite) {

@@ -4,8 +4,12 @@ namespace pyops::cpu {
 namespace {
 
 const Int8GemmKernel kRows[] = {
-#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, codes) \
-  {{#name, Isa::isa, test_only, nr, kr}, mr, Codes::codes, name::int8_gemm_block,       \
+#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes) \
+  {{#name, Isa::isa, test_only, nr, kr},                                       \
+   mr,                                                                         \
+   min_m,                                                                      \
+   Codes::codes,                                                               \
+   name::int8_gemm_block,                                                      \
    name::quantize_row},
 #include "cpu/int8_gemm/kernels.inc"
 #undef PYOPS_INT8_GEMM_KERNEL

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from pyops.ops import ACTIVATIONS, int8_gemm, int8_linear, int8_pack, packing
-from pyops.ops.epilogue import OUT_DTYPES
+from pyops.ops.epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE, OUT_DTYPES
 from pyops.ops.int8_gemm import int8_gemm_reference, int8_linear_reference
-from pyops.ops.epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -106,9 +105,7 @@ def gemm_case(seed: int, m: int, n: int, k: int) -> GemmCase:
     if out_dtype in (torch.int8, torch.uint8):
         info = torch.iinfo(out_dtype)
         e["out_scale"] = float(torch.rand((), generator=rng)) * 0.1 + 1e-3
-        e["out_zero_point"] = int(
-            torch.randint(info.min, info.max + 1, (), generator=rng)
-        )
+        e["out_zero_point"] = int(torch.randint(info.min, info.max + 1, (), generator=rng))
     return GemmCase(a, weight, e)
 
 
@@ -127,7 +124,9 @@ class LinearCase:
     @property
     def label(self) -> str:
         m, k = self.x.shape
-        return f"M{m} N{self.weight.shape[0]} K{k} {self.x.dtype}->{self.out_dtype} {self.activation}"
+        return (
+            f"M{m} N{self.weight.shape[0]} K{k} {self.x.dtype}->{self.out_dtype} {self.activation}"
+        )
 
     def run(self) -> Tensor:
         return int8_linear(

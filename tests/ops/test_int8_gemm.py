@@ -1,0 +1,224 @@
+"""Every kernel of int8_gemm against the plain-torch reference: integers and floats bit for bit."""
+
+import ctypes
+import mmap
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pyops import backends, ops
+from pyops.ops import epilogue, packing
+from pyops.ops.int8_gemm import quantize_rows_reference
+from pyops.testing.cases.int8_gemm import gemm_case, linear_case, random_codes
+from pyops.testing.compare import assert_same, assert_within
+from pyops.testing.shapes import simd_sizes
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+DIMENSIONS = (1, 2, 3, 5, 6, 7, 8, 12, 13, 16, 17, 31, 32, 33, 40, 63, 64, 65, 80, 96, 129)
+DEPTHS = (0, 1, 2, 3, 4, 5, 7, 8, 31, 32, 33, 63, 64, 65, 66, 100, 127, 128, 130, 200)
+
+
+def shape_of(seed: int) -> tuple[int, int, int]:
+    rng = torch.Generator().manual_seed(seed)
+    at = [int(torch.randint(len(s), (), generator=rng)) for s in (DIMENSIONS, DIMENSIONS, DEPTHS)]
+    return DIMENSIONS[at[0]], DIMENSIONS[at[1]], DEPTHS[at[2]]
+
+
+@pytest.mark.parametrize("block", range(20))
+def test_all_kernels_equal_the_reference(block: int) -> None:
+    """2000 random problems, each with another epilogue, on every kernel of this CPU."""
+    rows = [r for r in backends.implementations("int8_gemm") if r.available]
+    for seed in range(block * 100, block * 100 + 100):
+        case = gemm_case(seed, *shape_of(seed))
+        expected = case.reference()
+        for row in rows:
+            with backends.force("int8_gemm", row.name):
+                assert_same(case.run(), expected, f"{row.name} seed {seed} {case.label}")
+
+
+@pytest.mark.parametrize("dimension", ["m", "n", "k"])
+def test_every_tail(kernel: str, dimension: str) -> None:
+    for size in simd_sizes(140):
+        m, n, k = (
+            size if dimension == d else other for d, other in zip("mnk", (7, 66, 68), strict=True)
+        )
+        case = gemm_case(size, m, n, k)
+        assert_same(case.run(), case.reference(), f"{kernel} {case.label}")
+
+
+def test_linear_equals_the_reference(kernel: str) -> None:
+    for seed in range(150):
+        case = linear_case(seed, *shape_of(seed))
+        assert_same(case.run(), case.reference(), f"{kernel} seed {seed} {case.label}")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 150), st.integers(0, 300))
+def test_the_active_kernel_on_any_shape(seed: int, m: int, n: int, k: int) -> None:
+    for case in (gemm_case(seed, m, n, k), linear_case(seed, m, n, k)):
+        assert_same(case.run(), case.reference(), case.label)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("a_extreme", [1, 2])
+@pytest.mark.parametrize("w_extreme", [1, 2])
+def test_extremes_do_not_saturate(
+    kernel: str, signed: bool, a_extreme: int, w_extreme: int
+) -> None:
+    """All lowest or all highest codes at the largest K, against int64."""
+    k = packing.MAX_K if kernel != "reference" else 4096
+    rng = torch.Generator().manual_seed(0)
+    a = random_codes(rng, 7, k, signed, a_extreme)
+    w = random_codes(rng, 17, k, True, w_extreme)
+    out = ops.int8_gemm(a, ops.int8_pack(w), 17, out_dtype=torch.int32)
+    assert_same(out.long(), a.long() @ w.long().T, kernel)
+
+
+def test_large_products_match_int64(kernel: str) -> None:
+    rng = torch.Generator().manual_seed(1)
+    for m, n, k in ((130, 200, 768), (515, 70, 1200), (3, 700, 4100)):
+        a, w = random_codes(rng, m, k, True, 0), random_codes(rng, n, k, True, 0)
+        out = ops.int8_gemm(a, ops.int8_pack(w), n, out_dtype=torch.int32)
+        assert_same(out, (a.double() @ w.double().T).to(torch.int32), f"{kernel} {m} {n} {k}")
+
+
+def test_pack_and_unpack(kernel: str) -> None:
+    rng = torch.Generator().manual_seed(2)
+    for n in simd_sizes(140):
+        for k in (0, 1, 3, 4, 5, 64, 67):
+            w = random_codes(rng, n, k, True, 0)
+            assert_same(ops.int8_unpack(ops.int8_pack(w), n, k), w, f"{kernel} N{n} K{k}")
+
+
+def quantizer_inputs() -> list[Tensor]:
+    rng = torch.Generator().manual_seed(3)
+    rows = [torch.randn(5, k, generator=rng) * 3 for k in (1, 2, 7, 8, 15, 16, 17, 33, 64, 100)]
+    special = torch.randn(8, 19, generator=rng)
+    special[0] = 0
+    special[1, 4], special[2, 18], special[3, 0] = torch.nan, torch.inf, -torch.inf
+    special[4] *= 1e-41
+    special[5] = 2.5 * torch.sign(special[5])
+    special[6] = special[6].abs() + 1
+    special[7] = -0.0
+    wide = torch.tensor([[3.0e38, -3.0e38, 1.0], [1e-38, 2e-38, -1e-38]])
+    return [*rows, special, wide, torch.empty(0, 5), torch.empty(4, 0)]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("out", [torch.int8, torch.uint8])
+def test_quantize_rows(kernel: str, dtype: torch.dtype, symmetric: bool, out: torch.dtype) -> None:
+    for x in quantizer_inputs():
+        x = x.to(dtype)
+        got = ops.quantize_rows(x, symmetric=symmetric, dtype=out)
+        expected = quantize_rows_reference(x, symmetric, out == torch.int8)
+        for name, a, b in zip(("q", "scale", "zero_point"), got, expected, strict=True):
+            assert_same(a, b, f"{kernel} {name} of {tuple(x.shape)}")
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_quantizer_error_is_at_most_half_a_step(symmetric: bool) -> None:
+    """|x - (q - zero) * scale| <= scale / 2, plus the rounding of four float32 operations.
+
+    The zero point is rounded, so the ends of an asymmetric range may clip by another half step.
+    """
+    x = torch.randn(50, 300, generator=torch.Generator().manual_seed(4))
+    q, scale, zero = ops.quantize_rows(x, symmetric=symmetric, dtype=torch.uint8)
+    back = (q.double() - zero[:, None].double()) * scale[:, None].double()
+    half = scale[:, None].double() * (0.5 if symmetric else 1.0)
+    bound = half + 4 * torch.finfo(torch.float32).eps * x.abs().amax(1, keepdim=True).double()
+    assert_within(back, x.double(), bound.expand_as(back), "dequantized")
+
+
+def test_rows_that_are_not_finite_give_nan_rows(kernel: str) -> None:
+    x = torch.randn(9, 40)
+    x[2, 39], x[5, 0] = torch.nan, -torch.inf
+    w, scale = ops.quantize_weight(torch.randn(33, 40))
+    out = ops.int8_linear(x, ops.int8_pack(w), scale, activation="relu")
+    bad = torch.isnan(out).all(1)
+    assert bad.tolist() == [r in (2, 5) for r in range(9)]
+    assert torch.isfinite(out[~bad]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_results_do_not_depend_on_threads(kernel: str, threads: int) -> None:
+    case = linear_case(11, 97, 333, 260)
+    big = linear_case(12, 300, 640, 512)
+    before = torch.get_num_threads()
+    expected = (case.run(), big.run())
+    torch.set_num_threads(threads)
+    try:
+        if backends.compiled():
+            from pyops import _C
+
+            assert _C.threads_seen() == threads
+        assert_same(case.run(), expected[0], f"{kernel} {threads} threads")
+        assert_same(big.run(), expected[1], f"{kernel} {threads} threads")
+    finally:
+        torch.set_num_threads(before)
+
+
+def guarded(t: Tensor, keep: list[object]) -> Tensor:
+    """A copy of ``t`` whose last byte is followed by a page that may not be touched."""
+    page, size = mmap.PAGESIZE, t.numel() * t.element_size()
+    room = (size + page - 1) // page * page
+    memory = mmap.mmap(-1, room + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(page), 0) == 0
+    keep.append(memory)
+    flat = torch.frombuffer(memory, dtype=t.dtype, count=t.numel(), offset=room - size)
+    return flat.copy_(t.reshape(-1)).reshape(t.shape)
+
+
+def test_nothing_is_read_behind_a_buffer(kernel: str) -> None:
+    """Inputs end at an unmapped page: one byte too far is a fault."""
+    keep: list[object] = []
+    for m, n, k in ((1, 1, 1), (7, 17, 5), (13, 70, 67), (33, 129, 64), (8, 64, 128)):
+        rng = torch.Generator().manual_seed(m)
+        w = random_codes(rng, n, k, True, 0)
+        packed = guarded(ops.int8_pack(guarded(w, keep)), keep)
+        a = guarded(random_codes(rng, m, k, True, 0), keep)
+        scale_a, scale_w = guarded(torch.rand(m), keep), guarded(torch.rand(n), keep)
+        bias = guarded(torch.randn(n), keep)
+        for dtype in FLOATS:
+            residual = guarded(torch.randn(m, n).to(dtype), keep)
+            x = guarded(torch.randn(m, k).to(dtype), keep)
+            ops.quantize_rows(x, symmetric=False)
+            ops.int8_linear(x, packed, scale_w, bias, residual=residual)
+            ops.int8_gemm(
+                a, packed, n, scale_a=scale_a, scale_w=scale_w, bias=bias, residual=residual
+            )
+        assert_same(ops.int8_unpack(packed, n, k), w, kernel)
+
+
+@pytest.mark.parametrize(
+    ("name", "exact", "relative"),
+    [
+        # max |f(x) - exact| <= relative * |x| + 2e-38, from the fits' 6e-8 and 1e-8 and about a
+        # dozen roundings of 6e-8 each, most of them on terms smaller than the result.
+        ("gelu", lambda x: F.gelu(x), 6e-7),
+        ("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"), 6e-7),
+        ("silu", lambda x: F.silu(x), 6e-7),
+    ],
+)
+def test_activation_accuracy(name: str, exact, relative: float) -> None:
+    x = torch.cat((torch.linspace(-20, 20, 400_001), torch.linspace(-1e-3, 1e-3, 2001)))
+    out, ref = epilogue.activate(x, name), exact(x.double())
+    assert_within(out, ref, relative * x.abs().double() + 2e-38, name)
+
+
+@pytest.mark.parametrize("name", ops.ACTIVATIONS)
+def test_activations_propagate_nan_and_infinity(kernel: str, name: str) -> None:
+    bias = torch.tensor([torch.nan, torch.inf, -1e30, 1e30, -0.0, 0.0])
+    w = torch.zeros(6, 4, dtype=torch.int8)
+    a = torch.zeros(1, 4, dtype=torch.int8)
+    out = ops.int8_gemm(a, ops.int8_pack(w), 6, bias=bias, activation=name)[0]
+    assert_same(out, epilogue.activate(bias, name), f"{kernel} {name}")
+    assert torch.isnan(out[0])
+    assert out[1] == torch.inf
+    assert out[3] == 1e30
