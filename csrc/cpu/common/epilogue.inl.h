@@ -9,6 +9,11 @@ inline F32 load_float(const void* base, Dtype type, int64_t at, int lanes) {
   }
 }
 
+inline int32_t zero_of(const Epilogue& e, int64_t m) {
+  const uint32_t zero = e.zero_a ? static_cast<uint32_t>(e.zero_a[m * e.zero_a_stride]) : 0;
+  return static_cast<int32_t>(zero + static_cast<uint32_t>(e.zero_shift));
+}
+
 template <Dtype kOut>
 inline void store_out(const Epilogue& e, int64_t at, F32 v, int lanes) {
   switch (kOut) {
@@ -25,33 +30,65 @@ inline void store_out(const Epilogue& e, int64_t at, F32 v, int lanes) {
   store_8(static_cast<uint8_t*>(e.out) + at, add(to_i32(t), set1_i32(e.out_zero)), lanes);
 }
 
-template <Activation kActivation, Dtype kOut>
-void finish_tile(const Epilogue& e, const int32_t* acc, int64_t ld_acc, int64_t m0, int rows,
-                 int64_t n0, int cols) {
-  // -0 is the neutral element of addition: -0 + -0 stays -0.
-  const F32 absent = set1(-0.0f), one = set1(1.0f);
-  for (int j = 0; j < cols; j += kLanes) {
-    const int lanes = cols - j < kLanes ? cols - j : kLanes;
-    const int64_t n = n0 + j;
-    const I32 w_sum = load(e.w_sum + n, lanes);
-    const F32 scale_w = e.scale_w ? load(e.scale_w + n, lanes) : one;
-    const F32 bias = e.bias ? load(e.bias + n, lanes) : absent;
-    for (int r = 0; r < rows; ++r) {
-      const int64_t m = m0 + r, at = m * e.ld + n;
-      I32 sum = load(acc + r * ld_acc + j);
-      int32_t zero = e.zero_shift;
-      if (e.zero_a) zero += e.zero_a[m * e.zero_a_stride];
-      if (zero != 0) sum = sub(sum, mul(set1_i32(zero), w_sum));
+// kVecs vectors of columns over all rows; the last one has `lanes` lanes. Their per-column operands
+// stay in registers, and each row of the output is written in one run.
+template <Activation kActivation, Dtype kOut, int kVecs>
+inline void finish_columns(const Epilogue& e, const int32_t* acc, int64_t ld_acc, int64_t m0,
+                           int rows, int64_t n0, int lanes) {
+  I32 w_sum[kVecs];
+  F32 scale_w[kVecs], bias[kVecs];
+  PYOPS_UNROLL
+  for (int j = 0; j < kVecs; ++j) {
+    const int64_t n = n0 + j * kLanes;
+    w_sum[j] = load(e.w_sum + n, lanes);
+    scale_w[j] = e.scale_w ? load(e.scale_w + n, lanes) : set1(1.0f);
+    // -0 is the neutral element of addition: -0 + -0 stays -0.
+    bias[j] = e.bias ? load(e.bias + n, lanes) : set1(-0.0f);
+  }
+  for (int r = 0; r < rows; ++r) {
+    const int64_t m = m0 + r;
+    const int32_t zero = zero_of(e, m);
+    const F32 scale_a = set1(e.scale_a ? e.scale_a[m * e.scale_a_stride] : 1.0f);
+    PYOPS_UNROLL
+    for (int j = 0; j < kVecs; ++j) {
+      const int64_t at = m * e.ld + n0 + j * kLanes;
+      I32 sum = load(acc + r * ld_acc + j * kLanes);
+      if (zero != 0) sum = sub(sum, mul(set1_i32(zero), w_sum[j]));
       if (kOut == Dtype::s32) {
         store(static_cast<int32_t*>(e.out) + at, sum, lanes);
         continue;
       }
-      F32 v = to_f32(sum);
-      if (e.scale_a) v = mul(v, set1(e.scale_a[m * e.scale_a_stride]));
-      v = add(mul(v, scale_w), bias);
+      F32 v = add(mul(mul(to_f32(sum), scale_a), scale_w[j]), bias[j]);
       if (e.residual) v = add(v, load_float(e.residual, e.residual_type, at, lanes));
       store_out<kOut>(e, at, activate<kActivation>(v), lanes);
     }
+  }
+}
+
+template <Activation kActivation, Dtype kOut>
+void finish_tile(const Epilogue& epilogue, const int32_t* acc, int64_t ld_acc, int64_t m0, int rows,
+                 int64_t n0, int cols) {
+  const Epilogue e = epilogue;  // a copy that no store can alias
+  // A costly activation is not worth four copies of its code.
+  constexpr int kVecs = kActivation <= Activation::relu ? 4 : 1;
+  int j = 0;
+  for (; j + kVecs * kLanes <= cols; j += kVecs * kLanes) {
+    finish_columns<kActivation, kOut, kVecs>(e, acc + j, ld_acc, m0, rows, n0 + j, kLanes);
+  }
+  for (; j + kLanes <= cols; j += kLanes) {
+    finish_columns<kActivation, kOut, 1>(e, acc + j, ld_acc, m0, rows, n0 + j, kLanes);
+  }
+  if (j < cols) {
+    finish_columns<kActivation, kOut, 1>(e, acc + j, ld_acc, m0, rows, n0 + j, cols - j);
+  }
+}
+
+// Asks for the lines of an output tile while its sums are computed: the stores would wait for them.
+inline void prefetch_output(const Epilogue& e, int64_t m0, int rows, int64_t n0, int cols) {
+  const int64_t size = dtype_bytes(e.out_type);
+  for (int r = 0; r < rows; ++r) {
+    const char* row = static_cast<const char*>(e.out) + ((m0 + r) * e.ld + n0) * size;
+    for (int64_t i = 0; i < cols * size; i += 64) __builtin_prefetch(row + i, 1);
   }
 }
 

@@ -1,7 +1,7 @@
 // 16-lane vectors for the AVX-512 levels (F, BW, VL, DQ). Include inside a target region and an
 // anonymous namespace.
 //
-// The loads and stores take a count: lanes from n on are read as 0, and never written.
+// Loads and stores with a count touch n lanes: the others are read as 0, and never written.
 // max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in b comes through.
 
 constexpr int kLanes = 16;
@@ -38,8 +38,10 @@ inline int32_t reduce_max(I32 a) { return _mm512_reduce_max_epi32(a); }
 inline float reduce_max(F32 a) { return _mm512_reduce_max_ps(a); }
 inline float reduce_min(F32 a) { return _mm512_reduce_min_ps(a); }
 
-inline F32 load(const float* p, int n = kLanes) { return _mm512_maskz_loadu_ps(first(n), p); }
-inline I32 load(const int32_t* p, int n = kLanes) { return _mm512_maskz_loadu_epi32(first(n), p); }
+inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
+inline F32 load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline I32 load(const int32_t* p) { return _mm512_loadu_si512(p); }
+inline I32 load(const int32_t* p, int n) { return _mm512_maskz_loadu_epi32(first(n), p); }
 inline F32 load_bf16(const uint16_t* p, int n = kLanes) {
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), p));
   return as_f32(_mm512_slli_epi32(bits, 16));

@@ -12,7 +12,7 @@
 #include "cpu/common/half.h"
 #include "cpu/int8_gemm/int8_gemm.h"
 
-PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
+PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8,prfchw")
 namespace pyops::cpu::amx {
 namespace {
 
@@ -127,6 +127,7 @@ void block(const Int8GemmBlock& b) {
     if (rows != configured) configure(upper, lower);
     configured = rows;
     const int8_t* a = static_cast<const int8_t*>(b.a) + r0 * b.lda_bytes;
+    prefetch_output(*b.epilogue, r0, rows, b.n0, b.cols);
     for (int c0 = 0; c0 < b.cols; c0 += 32) {
       if (lower) {
         tile<true>(a, b.lda_bytes, w, c0, acc + c0, &ahead);

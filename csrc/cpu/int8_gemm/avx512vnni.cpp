@@ -6,7 +6,7 @@
 #include "cpu/common/half.h"
 #include "cpu/int8_gemm/int8_gemm.h"
 
-PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prfchw")
 namespace pyops::cpu::avx512vnni {
 namespace {
 

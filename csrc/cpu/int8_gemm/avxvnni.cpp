@@ -6,7 +6,7 @@
 #include "cpu/common/half.h"
 #include "cpu/int8_gemm/int8_gemm.h"
 
-PYOPS_TARGET_BEGIN("avx2,f16c,avxvnni")
+PYOPS_TARGET_BEGIN("avx2,f16c,avxvnni,prfchw")
 namespace pyops::cpu::avxvnni {
 namespace {
 

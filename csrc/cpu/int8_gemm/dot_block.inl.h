@@ -48,6 +48,7 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
     const int64_t tiles = (b.rows + kMr - 1) / kMr;
     for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
       const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
+      prefetch_output(*b.epilogue, r0, rows, b.n0 + c0, cols);
       tile_of(rows, vecs)(b, r0, c0, acc);
       finish(*b.epilogue, acc, kTileCols, r0, rows, b.n0 + c0, cols);
       r0 += rows;

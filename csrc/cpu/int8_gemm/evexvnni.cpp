@@ -6,7 +6,7 @@
 #include "cpu/common/half.h"
 #include "cpu/int8_gemm/int8_gemm.h"
 
-PYOPS_TARGET_BEGIN("avx2,f16c,avx512f,avx512vl,avx512vnni")
+PYOPS_TARGET_BEGIN("avx2,f16c,avx512f,avx512vl,avx512vnni,prfchw")
 namespace pyops::cpu::evexvnni {
 namespace {
 

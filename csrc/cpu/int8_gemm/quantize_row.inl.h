@@ -5,20 +5,30 @@ struct RowRange {
   float low, high;      // the range, stretched to hold 0
 };
 
+struct RangeVectors {
+  I32 absmax_bits;
+  F32 low, high;
+};
+
+template <bool kSymmetric>
+inline void widen(RangeVectors* v, F32 x) {
+  v->absmax_bits = max(v->absmax_bits, bit_and(as_i32(x), set1_i32(0x7fffffff)));
+  if (kSymmetric) return;
+  v->low = min(v->low, x);
+  v->high = max(v->high, x);
+}
+
+template <Dtype kType, bool kSymmetric>
 inline RowRange row_range(const QuantizeRow& row) {
-  I32 absmax = set1_i32(0);
-  F32 low = set1(0.0f), high = set1(0.0f);
-  const I32 magnitude = set1_i32(0x7fffffff);
-  for (int64_t k = 0; k < row.k; k += kLanes) {
-    const int lanes = row.k - k < kLanes ? static_cast<int>(row.k - k) : kLanes;
-    const F32 x = load_float(row.x, row.x_type, k, lanes);
-    absmax = max(absmax, bit_and(as_i32(x), magnitude));
-    if (!row.symmetric) {
-      low = min(low, x);
-      high = max(high, x);
-    }
+  RangeVectors v = {set1_i32(0), set1(0.0f), set1(0.0f)};
+  int64_t k = 0;
+  for (; k + kLanes <= row.k; k += kLanes) {
+    widen<kSymmetric>(&v, load_float(row.x, kType, k, kLanes));
   }
-  return {reduce_max(absmax), reduce_min(low), reduce_max(high)};
+  if (k < row.k) {
+    widen<kSymmetric>(&v, load_float(row.x, kType, k, static_cast<int>(row.k - k)));
+  }
+  return {reduce_max(v.absmax_bits), reduce_min(v.low), reduce_max(v.high)};
 }
 
 inline void fill_codes(const QuantizeRow& row, int64_t from, int64_t to, int32_t code) {
@@ -30,56 +40,93 @@ inline void fill_codes(const QuantizeRow& row, int64_t from, int64_t to, int32_t
   }
 }
 
-// codes = clamp(rne(x * inverse) + zero, lowest, lowest + 255)
-template <Codes kCodes>
-inline void write_codes(const QuantizeRow& row, float inverse, int32_t zero, int32_t lowest) {
-  const F32 inv = set1(inverse);
-  const I32 z = set1_i32(zero), low = set1_i32(lowest), high = set1_i32(lowest + 255);
-  for (int64_t k = 0; k < row.k; k += kLanes) {
-    const int lanes = row.k - k < kLanes ? static_cast<int>(row.k - k) : kLanes;
-    const F32 x = load_float(row.x, row.x_type, k, lanes);
-    const I32 code = min(max(add(to_i32(mul(x, inv)), z), low), high);
-    if (kCodes == Codes::s16) {
-      store_16(static_cast<int16_t*>(row.q) + k, code, lanes);
-    } else {
-      store_8(static_cast<int8_t*>(row.q) + k, code, lanes);
-    }
+struct CodeVectors {
+  F32 inverse;
+  I32 zero, low, high;
+};
+
+// rne(x * inverse) + zero, clamped unless symmetric: with scale = absmax / 127 no product passes
+// 127 * (1 + 2^-22), which rounds to 127.
+template <Codes kCodes, bool kSymmetric>
+inline void write_vector(void* q, int64_t k, const CodeVectors& v, F32 x, int lanes) {
+  I32 code = add(to_i32(mul(x, v.inverse)), v.zero);
+  if (!kSymmetric) code = min(max(code, v.low), v.high);
+  if (kCodes == Codes::s16) {
+    store_16(static_cast<int16_t*>(q) + k, code, lanes);
+  } else {
+    store_8(static_cast<int8_t*>(q) + k, code, lanes);
   }
 }
 
-// Symmetric int8 codes are centred on 0, and asymmetric uint8 codes start there; `shift` takes
-// either to the form that the kernel wants.
-inline void quantize_row_impl(const QuantizeRow& row) {
+template <Dtype kType, Codes kCodes, bool kSymmetric>
+inline void write_codes(const QuantizeRow& row, float inverse, int32_t zero, int32_t lowest) {
+  const CodeVectors v = {set1(inverse), set1_i32(zero), set1_i32(lowest), set1_i32(lowest + 255)};
+  const int64_t depth = row.k;  // copies that no store can alias
+  const void* x = row.x;
+  void* q = row.q;
+  int64_t k = 0;
+  for (; k + kLanes <= depth; k += kLanes) {
+    write_vector<kCodes, kSymmetric>(q, k, v, load_float(x, kType, k, kLanes), kLanes);
+  }
+  if (k < depth) {
+    const int lanes = static_cast<int>(depth - k);
+    write_vector<kCodes, kSymmetric>(q, k, v, load_float(x, kType, k, lanes), lanes);
+  }
+}
+
+template <Dtype kType, bool kSymmetric>
+inline void write_codes(const QuantizeRow& row, float inverse, int32_t zero, int32_t lowest) {
+  // uint8 and int8 codes are the same bytes.
+  if (row.codes == Codes::s16) {
+    write_codes<kType, Codes::s16, kSymmetric>(row, inverse, zero, lowest);
+  } else {
+    write_codes<kType, Codes::s8, kSymmetric>(row, inverse, zero, lowest);
+  }
+}
+
+// Symmetric codes are centred on that of 0; asymmetric ones run over all 256 values, as uint8 (also
+// when widened) or shifted to int8.
+template <Dtype kType, bool kSymmetric>
+inline void quantize_row(const QuantizeRow& row) {
   constexpr float kTiny = 1.17549435e-38f;  // below it 1 / scale could overflow
-  const RowRange range = row_range(row);
+  const RowRange range = row_range<kType, kSymmetric>(row);
   const bool finite = range.absmax_bits < 0x7f800000;
-  const bool zero_row = range.absmax_bits == 0;
-  float scale = row.symmetric ? bits_float(static_cast<uint32_t>(range.absmax_bits)) / 127.0f
-                              : range.high / 255.0f - range.low / 255.0f;
-  scale = zero_row ? 1.0f : scale < kTiny ? kTiny : scale;
+  float scale = kSymmetric ? bits_float(static_cast<uint32_t>(range.absmax_bits)) / 127.0f
+                           : range.high / 255.0f - range.low / 255.0f;
+  scale = range.absmax_bits == 0 ? 1.0f : scale < kTiny ? kTiny : scale;
   const float inverse = 1.0f / scale;
 
-  const int32_t first_code = row.codes == Codes::u8 ? 0 : -128;
-  int32_t zero = first_code + 128;  // the code of 0, symmetric
-  int32_t lowest = first_code;
-  if (!row.symmetric) {
-    // Asymmetric codes run over all 256 values; widened ones stay those of uint8.
-    lowest = row.codes == Codes::s8 ? -128 : 0;
+  int32_t zero = row.codes == Codes::u8 ? 128 : 0;
+  const int32_t lowest = row.codes == Codes::s8 ? -128 : 0;
+  if (!kSymmetric) {
     const float at = finite ? -range.low * inverse : 0.0f;
     const int32_t rounded = reduce_max(to_i32(set1(at)));  // all lanes are alike
     zero = lowest + (rounded > 255 ? 255 : rounded);
   }
   if (finite) {
     *row.scale = scale;
-    switch (row.codes) {
-      case Codes::s16: write_codes<Codes::s16>(row, inverse, zero, lowest); break;
-      case Codes::u8: write_codes<Codes::u8>(row, inverse, zero, lowest); break;
-      default: write_codes<Codes::s8>(row, inverse, zero, lowest); break;
-    }
+    write_codes<kType, kSymmetric>(row, inverse, zero, lowest);
   } else {
     *row.scale = bits_float(0x7fc00000);
     fill_codes(row, 0, row.k, zero);
   }
   fill_codes(row, row.k, row.k_padded, 0);
   if (row.zero_point) *row.zero_point = zero;
+}
+
+template <Dtype kType>
+inline void quantize_row(const QuantizeRow& row) {
+  if (row.symmetric) {
+    quantize_row<kType, true>(row);
+  } else {
+    quantize_row<kType, false>(row);
+  }
+}
+
+inline void quantize_row_impl(const QuantizeRow& row) {
+  switch (row.x_type) {
+    case Dtype::bf16: return quantize_row<Dtype::bf16>(row);
+    case Dtype::f16: return quantize_row<Dtype::f16>(row);
+    default: return quantize_row<Dtype::f32>(row);
+  }
 }
