@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyops import backends, ops
 from pyops.ops import epilogue, packing
-from pyops.ops.int8_gemm import quantize_rows_reference
+from pyops.ops.int8_gemm_reference import quantize_rows_reference
 from pyops.testing.cases.int8_gemm import gemm_case, linear_case, random_codes
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.shapes import simd_sizes

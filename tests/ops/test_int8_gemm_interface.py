@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import pyops
 from pyops import backends, ops
 from pyops.ops import packing
-from pyops.ops.int8_gemm import int8_linear_reference
+from pyops.ops.int8_gemm_reference import int8_linear_reference
 from pyops.testing.compare import assert_same
 
 N, K = 24, 20

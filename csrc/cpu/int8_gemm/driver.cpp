@@ -9,6 +9,7 @@
 #include "checks/int8_gemm.h"
 #include "cpu/common/buffer.h"
 #include "cpu/int8_gemm/pack.h"
+#include "cpu/int8_gemm/partition.h"
 
 namespace pyops::cpu {
 namespace {
@@ -19,6 +20,9 @@ using torch::stable::Tensor;
 
 // A chunk of rows of a stays in L2 while every panel of w passes by.
 constexpr int64_t kChunkBytes = 512 * 1024;
+// Rows that all panels pass before the next ones: their part of the output then stays within reach
+// of the TLB. A multiple of every mr.
+constexpr int64_t kBlockRows = 192;
 // Below these a second thread costs more than it saves (waking the pool takes about 3 us).
 constexpr int64_t kSerialProducts = 1 << 20;
 constexpr int64_t kSerialCodes = 1 << 14;
@@ -40,6 +44,7 @@ const Int8GemmKernel& kernel_for(const char* op, const PackedHeader& header, int
 
 template <class F>
 void parallel_range(int64_t count, int64_t grain, const F& f) {
+  if (count <= grain || count == 1) return f(0, count);  // not worth a call into libtorch
   torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
 }
 
@@ -48,81 +53,29 @@ const T* pointer(const OptionalTensor& t) {
   return t.has_value() ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
 }
 
-struct Shape {
-  int64_t m, n, k;
-};
-
-// What thread i of a tm x tn grid computes: whole units of rows and of columns.
-struct Grid {
-  int64_t tm, tn, row_unit, col_unit, row_units, col_units;
-
-  static int64_t cut(int64_t units, int64_t parts, int64_t i) { return units * i / parts; }
-  int64_t row(int64_t i, int64_t m) const {
-    return min64(m, cut(row_units, tm, i / tn) * row_unit);
-  }
-  int64_t row_end(int64_t i, int64_t m) const {
-    return min64(m, cut(row_units, tm, i / tn + 1) * row_unit);
-  }
-  int64_t col(int64_t i, int64_t n) const {
-    return min64(n, cut(col_units, tn, i % tn) * col_unit);
-  }
-  int64_t col_end(int64_t i, int64_t n) const {
-    return min64(n, cut(col_units, tn, i % tn + 1) * col_unit);
-  }
-};
-
-// The split whose largest part is smallest. Among equals the one with the most columns parts: each
-// thread then reads its own share of w, which may stay in its L2 from call to call.
-Grid split(const Int8GemmKernel& kernel, const Shape& s) {
-  Grid grid = {1, 1, kernel.mr, kernel.nr % 16 == 0 ? 16 : kernel.nr, 0, 0};
-  grid.row_units = (s.m + grid.row_unit - 1) / grid.row_unit;
-  grid.col_units = (s.n + grid.col_unit - 1) / grid.col_unit;
-  if (s.m * s.n * s.k < kSerialProducts) return grid;
-  const int64_t threads = torch::stable::get_num_threads();
-  int64_t best_cost = grid.row_units * grid.col_units;
-  for (int64_t tn = threads; tn >= 1; --tn) {
-    const int64_t tm = threads / tn;
-    const int64_t rows = (grid.row_units + tm - 1) / tm, cols = (grid.col_units + tn - 1) / tn;
-    if (rows * cols < best_cost) {
-      best_cost = rows * cols;
-      grid.tm = tm;
-      grid.tn = tn;
-    }
-  }
-  return grid;
-}
-
-void advance_rows(Epilogue* e, int64_t rows) {
-  e->out = static_cast<char*>(e->out) + rows * e->ld * dtype_bytes(e->out_type);
-  if (e->residual) {
-    e->residual =
-        static_cast<const char*>(e->residual) + rows * e->ld * dtype_bytes(e->residual_type);
-  }
-  if (e->scale_a) e->scale_a += rows * e->scale_a_stride;
-  if (e->zero_a) e->zero_a += rows * e->zero_a_stride;
-}
-
 // The product of rows already in the kernel's form with the whole weight.
 void multiply(const Int8GemmKernel& kernel, const void* packed, const Shape& s, const void* a,
               int64_t lda_bytes, const Epilogue& e) {
-  const Grid grid = split(kernel, s);
+  const bool serial = s.m * s.n * s.k < kSerialProducts;
+  const Grid grid = split(kernel, s, serial ? 1 : torch::stable::get_num_threads());
   const int64_t depth = packed_depth(s.k, kernel.kr);
   parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = grid.row(i, s.m), rows = grid.row_end(i, s.m) - row;
-      if (rows == 0) continue;
-      Epilogue part = e;
-      advance_rows(&part, row);
-      const int64_t col_end = grid.col_end(i, s.n);
-      for (int64_t n0 = grid.col(i, s.n); n0 < col_end;) {
-        const int64_t panel = n0 / kernel.nr * kernel.nr;
-        const int64_t stored = min64(kernel.nr, s.n - panel);
-        const int64_t stop = min64(panel + stored, col_end);
-        const int8_t* w = packed_panel(packed, panel) + (n0 - panel) * kernel.kr;
-        kernel.block({static_cast<const char*>(a) + row * lda_bytes, lda_bytes, w,
-                      static_cast<int>(stored), depth, static_cast<int>(rows),
-                      static_cast<int>(stop - n0), n0, &part});
-        n0 = stop;
+      const int64_t row_end = grid.row_end(i, s.m), col_end = grid.col_end(i, s.n);
+      for (int64_t row = grid.row(i, s.m); row < row_end; row += kBlockRows) {
+        const int64_t rows = min64(kBlockRows, row_end - row);
+        Epilogue part = e;
+        advance_rows(&part, row);
+        for (int64_t n0 = grid.col(i, s.n); n0 < col_end;) {
+          const int64_t panel = n0 / kernel.nr * kernel.nr;
+          const int64_t stored = min64(kernel.nr, s.n - panel);
+          const int64_t stop = min64(panel + stored, col_end);
+          const int8_t* w = packed_panel(packed, panel) + (n0 - panel) * kernel.kr;
+          kernel.block({static_cast<const char*>(a) + row * lda_bytes, lda_bytes, w,
+                        static_cast<int>(stored), depth, static_cast<int>(rows),
+                        static_cast<int>(stop - n0), n0, &part});
+          n0 = stop;
+        }
       }
     }
   });

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyops.ops import ACTIVATIONS, int8_gemm, int8_linear, int8_pack, packing
 from pyops.ops.epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE, OUT_DTYPES
-from pyops.ops.int8_gemm import int8_gemm_reference, int8_linear_reference
+from pyops.ops.int8_gemm_reference import int8_gemm_reference, int8_linear_reference
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 

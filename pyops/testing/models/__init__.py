@@ -1,0 +1,1 @@
+"""Models with known accuracy that tests, benches and the demo use."""
