@@ -1,0 +1,31 @@
+"""int8 kernels, ops and layers that replace the float layers of a PyTorch model."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from . import backends, isa, nn, ops
+from .explain import Report, explain
+from .serialize import load, save
+
+if TYPE_CHECKING:
+    from .quantize.quantize import quantize
+else:
+    from . import quantize  # the package is callable; see its docstring
+
+try:
+    __version__ = version("torch-pyops")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Report",
+    "__version__",
+    "backends",
+    "explain",
+    "isa",
+    "load",
+    "nn",
+    "ops",
+    "quantize",
+    "save",
+]

@@ -1,0 +1,58 @@
+"""Int8Linear: y = x @ weight.T + bias with int8 weights and activations quantized per row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import int8_linear
+from .packed_module import PackedModule
+from .packed_weight import PackedWeight
+from .registry import replaces
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@replaces(nn.Linear, "transformers.pytorch_utils.Conv1D")
+class Int8Linear(PackedModule):
+    """Dynamic int8 Linear for inference: x [..., K] fp32, bf16 or fp16 -> [..., N].
+
+    Weights are symmetric int8 per output channel, activations symmetric int8 per row
+    (``pyops.ops.int8_linear``). The output has the input's dtype, or autocast's where that is on.
+    ``dtype`` and ``transposed`` ([K, N], as in Conv1D) describe what ``.weight`` returns;
+    ``state_dict`` holds int8 [N, K]. Raises RuntimeError in train mode and on an input that
+    requires grad; TypeError or ValueError from the op on a wrong dtype or shape.
+    """
+
+    def __init__(
+        self,
+        packed: PackedWeight,
+        bias: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__(packed, bias, dtype=dtype, transposed=transposed)
+        self.in_features, self.out_features = packed.k, packed.n
+
+    @classmethod
+    def from_float(cls, layer: nn.Module, packed: PackedWeight | None = None) -> Self:
+        """Converts ``nn.Linear`` or Conv1D; ``packed`` is given where it was packed before."""
+        transposed = not isinstance(layer, nn.Linear)
+        weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+        if packed is None:
+            packed = PackedWeight.from_float(weight.t() if transposed else weight)
+        bias: Tensor | None = layer.bias  # type: ignore[assignment]
+        return cls(packed, bias, dtype=weight.dtype, transposed=transposed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = self.output_dtype(x)
+        packed, bias = self.packed, self._buffers["bias"]  # self.bias is a slow lookup
+        return int8_linear(x, packed.get(), packed.scale, bias, out_dtype=dtype)
+
+    def extra_repr(self) -> str:
+        bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"

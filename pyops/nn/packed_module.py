@@ -1,0 +1,135 @@
+"""What every layer with a PackedWeight shares: state_dict, moves and casts, inference only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .packed_weight import PackedWeight, keep_dtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class PackedModule(nn.Module):
+    """Base of the int8 layers. ``state_dict`` holds ``weight`` (plain int8), ``weight_scale``
+    (fp32) and the layer's buffers; loading repacks. Casts (``.half()``, ``.to(dtype)``) change only
+    the dtype that ``weight`` reports: scales and bias stay fp32.
+    """
+
+    op = "int8_gemm"  # whose kernel runs; explain shows it
+    packed: PackedWeight
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        packed: PackedWeight,
+        bias: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.packed = packed
+        self.dtype = dtype
+        self.transposed = transposed
+        self.training = False
+        with torch.inference_mode(False):
+            kept = None if bias is None else bias.detach().to(torch.float32, copy=True)
+        self.register_buffer("bias", kept)
+
+    @classmethod
+    def from_float(cls, layer: nn.Module, packed: PackedWeight | None = None) -> Self:
+        """Converts a float layer; ``packed`` is given where its weight was packed before."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> Tensor:
+        """A dequantized copy in the float layer's dtype, for code that only reads it."""
+        weight = self.packed.dequantize(self.dtype)
+        return weight.t().contiguous() if self.transposed else weight
+
+    @property
+    def weight_scale(self) -> Tensor:
+        """fp32 [N]: one scale per output channel."""
+        return self.packed.scale
+
+    def output_dtype(self, x: Tensor) -> torch.dtype:
+        """The input's dtype, or autocast's where that is on.
+
+        Raises RuntimeError in train mode and on an input that would need a gradient.
+        """
+        if self.training:
+            raise RuntimeError(
+                f"{type(self).__name__} is for inference but it is in train mode: "
+                "call model.eval(), or train the float model and quantize it afterwards"
+            )
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{type(self).__name__} has no gradient but its input requires grad: run under "
+                "torch.inference_mode() or torch.no_grad(), or detach the input"
+            )
+        device = x.device.type
+        if device != "meta" and torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return x.dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.packed.apply_(fn)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.packed.device)).dtype
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                self._buffers[name] = keep_dtype(fn, buffer)
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        destination[prefix + "weight"] = self.packed.unpack()
+        destination[prefix + "weight_scale"] = self.packed.scale.detach()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        keys = [prefix + "weight", prefix + "weight_scale"]
+        rest = {key: value for key, value in state_dict.items() if key not in keys}
+        for name, buffer in self._buffers.items():  # assign=True would take over another dtype
+            if buffer is not None and isinstance(rest.get(prefix + name), Tensor):
+                rest[prefix + name] = rest[prefix + name].to(buffer.dtype)
+        super()._load_from_state_dict(
+            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        absent = [key for key in keys if key not in state_dict]
+        if strict:
+            missing_keys.extend(absent)
+        if not absent:
+            self._load_packed(state_dict[keys[0]], state_dict[keys[1]], prefix, error_msgs)
+        elif len(absent) == 1:  # an error even where strict=False allows missing keys
+            error_msgs.append(f"{absent[0]} is missing: weight and weight_scale belong together")
+
+    def _load_packed(
+        self, weight: Tensor, scale: Tensor, prefix: str, error_msgs: list[str]
+    ) -> None:
+        expected = [self.packed.n, self.packed.k]
+        if list(weight.shape) != expected:
+            error_msgs.append(
+                f"size mismatch for {prefix}weight: the file has {list(weight.shape)}, "
+                f"the layer expects {expected}"
+            )
+            return
+        device = self.packed.device if self.packed.device.type != "meta" else weight.device
+        try:
+            self.packed.assign(weight.to(device), scale.to(device))
+        except ValueError as error:
+            error_msgs.append(f"{prefix}weight: {error}")

@@ -1,0 +1,73 @@
+"""A copy of a model whose parameters are new objects over the same storage."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def copy_model(model: nn.Module) -> nn.Module:
+    """Copies the modules, the buffers and all else; parameters share storage with the input.
+
+    New Parameter objects, so ``.half()``, ``.to()`` or a gradient on one model leaves the other
+    alone. They require no grad: the result is for inference. Buffers are cloned, because a model
+    changes them in place when it runs. Tied and shared parts stay tied and shared.
+
+    Raises:
+        TypeError: the model holds something that ``copy.deepcopy`` cannot copy.
+    """
+    memo: dict[int, Any] = {}
+    with torch.inference_mode(False):
+        for parameter in model.parameters():
+            if type(parameter) is nn.Parameter and type(parameter.data) is Tensor:
+                memo[id(parameter)] = _over_same_storage(parameter)
+        for module in model.modules():
+            for value in module.__dict__.values():
+                if isinstance(value, Tensor) and not value.is_leaf:
+                    memo[id(value)] = value.detach().clone()  # deepcopy takes leaves only
+        try:
+            new: nn.Module = copy.deepcopy(model, memo)
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise TypeError(
+                f"{type(model).__name__} cannot be copied ({error}); "
+                "inplace=True converts the model itself"
+            ) from error
+    return freeze(new)
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Eval mode and no gradients, in place."""
+    for parameter in model.parameters():
+        if not nn.parameter.is_lazy(parameter):
+            parameter.requires_grad_(False)
+    return model.eval()
+
+
+def _over_same_storage(parameter: nn.Parameter) -> nn.Parameter:
+    new = nn.Parameter(parameter.detach(), requires_grad=False)
+    new.__dict__.update(parameter.__dict__)  # what libraries hang on their parameters
+    return new
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradients and torch's fused transformer path off, until the block ends.
+
+    That path is off because it would bypass the layers that the block wants to look at.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, mode in modes:
+            module.training = mode

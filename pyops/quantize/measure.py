@@ -1,0 +1,145 @@
+"""One run of the model on example inputs: each layer in float and in int8, at the shapes seen."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.registry import replacement
+from .copying import evaluating
+from .plan import Candidate
+
+_BUDGETS_NS = (8_000_000, 30_000_000, 100_000_000)  # per layer and shape, after the warm-up
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 100
+_Key = tuple[tuple[int, ...], torch.dtype]
+
+
+@dataclass
+class Measured:
+    """Sums over one run. ``calls``: times that each input shape and dtype was seen."""
+
+    calls: dict[_Key, int] = field(default_factory=dict)
+    ms: dict[_Key, tuple[float, float]] = field(default_factory=dict)
+    signal: float = 0.0
+    noise: float = 0.0
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """10 log10(|y|^2 / |y - y_int8|^2) of the layer's output; None for an output of zeros."""
+        if not (math.isfinite(self.signal) and math.isfinite(self.noise)) or self.signal == 0:
+            return None
+        return 10 * math.log10(self.signal / self.noise) if self.noise else math.inf
+
+    def total_ms(self) -> tuple[float, float] | None:
+        """(float, int8) for all calls of the run; None where nothing was timed."""
+        if not self.ms:
+            return None
+        before = sum(self.ms[key][0] * count for key, count in self.calls.items())
+        after = sum(self.ms[key][1] * count for key, count in self.calls.items())
+        return before, after
+
+    def shapes(self) -> str:
+        return ", ".join(str(list(shape)) for shape, _ in self.calls)
+
+
+def run_example(
+    model: nn.Module,
+    plan: list[Candidate],
+    example_inputs: Any,
+    timed: bool,
+    advance: Callable[[], None],
+) -> dict[str, Measured]:
+    """Runs the model once, in eval mode; a layer that is not reached is absent from the result.
+
+    Only one layer is held in int8 at a time. The first call at each input shape is compared and
+    timed, further ones are counted.
+
+    Raises:
+        TypeError: ``example_inputs`` is no tensor, tuple, list or dict.
+        ValueError: the model fails on them.
+    """
+    args, kwargs = _arguments(example_inputs)
+    results: dict[str, Measured] = {}
+    handles = []
+    for candidate in plan:
+        if candidate.why_float is None:
+            hook = _hook(results, candidate.name, timed, advance)
+            layer = model.get_submodule(candidate.name)
+            handles.append(layer.register_forward_hook(hook, with_kwargs=True))
+    try:
+        with evaluating(model):
+            model(*args, **kwargs)
+    except Exception as error:
+        raise ValueError(
+            f"{type(model).__name__} fails on example_inputs: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return results
+
+
+def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    if hasattr(example_inputs, "keys") and hasattr(example_inputs, "__getitem__"):
+        return (), {str(key): example_inputs[key] for key in example_inputs.keys()}
+    raise TypeError(
+        "example_inputs must be a tensor, a tuple of positional arguments or a dict of keywords, "
+        f"but is {type(example_inputs).__name__}"
+    )
+
+
+def _hook(
+    results: dict[str, Measured], name: str, timed: bool, advance: Callable[[], None]
+) -> Callable[..., None]:
+    def hook(
+        layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        x: Tensor = args[0] if args else next(iter(kwargs.values()))
+        key = (tuple(x.shape), x.dtype)
+        if name not in results:
+            results[name] = Measured()
+            advance()
+        measured = results[name]
+        measured.calls[key] = measured.calls.get(key, 0) + 1
+        if measured.calls[key] > 1 or x.numel() == 0:
+            return
+        cls = replacement(layer)
+        assert cls is not None
+        int8 = cls.from_float(layer)
+        reference = output.to(torch.float64)
+        measured.signal += float(reference.square().sum())
+        measured.noise += float((reference - int8(x)).square().sum())
+        if timed:
+            measured.ms[key] = _interleaved(lambda: layer.forward(x), lambda: int8(x))
+
+    return hook
+
+
+def _interleaved(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float]:
+    """Median milliseconds of each. In turns, so that a busy moment hits both alike."""
+    first(), second()  # warm up: lazy initialisation, caches
+    once = _time(first) + _time(second)
+    for budget in _BUDGETS_NS:
+        rounds = max(_MIN_ROUNDS, min(_MAX_ROUNDS, budget // max(1, once)))
+        a, b = zip(*((_time(first), _time(second)) for _ in range(rounds)), strict=True)
+        slower = statistics.median(b) > statistics.median(a)
+        if slower == (min(b) > min(a)):  # else something else ran: look longer
+            break
+    return statistics.median(a) / 1e6, statistics.median(b) / 1e6
+
+
+def _time(call: Callable[[], Any]) -> int:
+    start = time.perf_counter_ns()
+    call()
+    return time.perf_counter_ns() - start

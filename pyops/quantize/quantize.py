@@ -1,0 +1,169 @@
+"""``quantize``: dynamic int8 Linear layers, no data needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..nn.containers import disable_fast_paths
+from ..nn.registry import replacement
+from .convert import convert
+from .copying import copy_model, freeze
+from .measure import Measured, run_example
+from .plan import Candidate, apply_break_even, complaints, keep_ties, make_plan
+from .select import Patterns
+
+logger = logging.getLogger("pyops")
+
+
+def quantize(
+    model: nn.Module,
+    *,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    strict: bool = False,
+    example_inputs: Any = None,
+    never_slower: bool | None = None,
+    inplace: bool = False,
+    progress: bool = False,
+) -> nn.Module:
+    """Replaces ``nn.Linear`` (and transformers' ``Conv1D``) by dynamic int8 layers.
+
+    Weights become symmetric int8 with a scale per output channel, activations are quantized row by
+    row when the layer runs (the scheme of ZeroQuant, Yao et al. 2022, arXiv:2206.01861). The result
+    is for inference: it is in eval mode and its parameters require no grad. ``pyops.explain`` says
+    what was replaced and why the rest was not.
+
+    Args:
+        model: any ``nn.Module`` with float32, bfloat16 or float16 weights. It is not changed: the
+            result's other parameters are new objects over the same storage (so changing a value in
+            place shows in both) and its buffers are copies.
+        include: convert only what these match: one or several names, globs or types. A container
+            stands for everything in it. A layer that is named here is converted at any size.
+        exclude: leave what these match in float.
+        strict: raise if a layer that has an int8 replacement and is not excluded stays in float.
+        example_inputs: a tensor, a tuple of positional arguments or a dict of keywords. The model
+            runs on them once, which measures each layer's error (``sqnr_db``).
+        never_slower: time each layer in float and in int8 at the shapes of ``example_inputs`` and
+            keep the faster. Default: on when ``example_inputs`` is given. Off, or for a layer the
+            run does not reach: layers too small to win at any batch size stay in float.
+        inplace: convert ``model`` itself and free each float weight as it goes.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The converted copy, or ``model`` with ``inplace=True``.
+
+    Raises:
+        TypeError: not an ``nn.Module``; a scripted, compiled or wrapped (DDP) one; one that cannot
+            be copied.
+        ValueError: nothing to replace; a layer is int8 already; a pattern matches nothing;
+            ``strict`` is violated (every layer and reason is listed); ``never_slower`` without
+            ``example_inputs``; the model fails on ``example_inputs``.
+    """
+    _check_model(model, inplace)
+    if never_slower and example_inputs is None:
+        raise ValueError("never_slower=True needs example_inputs to time the layers at")
+    timed = example_inputs is not None and never_slower is not False
+    plan = make_plan(model, include, exclude)
+    if not timed:
+        apply_break_even(plan)
+        keep_ties(model, plan)
+    _check_plan(model, plan, strict)
+    target = model if inplace else copy_model(model)
+    measured: dict[str, Measured] = {}
+    if example_inputs is not None:
+        with _bar(progress, "measuring", len(plan)) as advance:
+            measured = run_example(target, plan, example_inputs, timed, advance)
+    if timed:
+        _keep_faster(model, plan, measured, strict)
+    chosen = sum(candidate.why_float is None for candidate in plan)
+    with _bar(progress, "packing", chosen) as advance:
+        target = convert(target, plan, measured, advance)
+    disable_fast_paths(target)
+    return freeze(target)
+
+
+def _check_model(model: nn.Module, inplace: bool) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"quantize takes an nn.Module, but got {type(model).__name__}")
+    for name, module in model.named_modules():
+        what = f"{name or 'the model'} ({type(module).__name__})"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(f"{what} is a ScriptModule: quantize the Python model it came from")
+        if (
+            type(module).__name__ == "OptimizedModule"
+            or getattr(module, "_compiled_call_impl", None) is not None
+        ):
+            raise TypeError(f"{what} is compiled already: quantize first, then torch.compile")
+        if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            raise TypeError(f"{what} is a wrapper: quantize its .module")
+    if inplace and replacement(model) is not None:
+        raise ValueError(
+            f"inplace=True cannot turn the {type(model).__name__} itself into another object: "
+            "use the returned copy (inplace=False)"
+        )
+
+
+def _check_plan(model: nn.Module, plan: list[Candidate], strict: bool) -> None:
+    if not any(candidate.why_float is None for candidate in plan):
+        raise ValueError(_nothing(model, plan))
+    left = complaints(plan)
+    if strict and left:
+        raise ValueError(
+            f"strict=True and {len(left)} layer(s) would stay in float:\n  " + "\n  ".join(left)
+        )
+
+
+def _nothing(model: nn.Module, plan: list[Candidate]) -> str:
+    text = f"quantize: nothing to replace in {type(model).__name__}: "
+    if not plan:
+        return text + "it holds no layer that has an int8 replacement (nn.Linear, Conv1D)"
+    lines = [f"{c.name or '(the model)'}: {c.why_float}" for c in plan]
+    more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
+    return text + "\n  ".join(["every layer stays in float:", *lines[:10], *more])
+
+
+def _keep_faster(
+    model: nn.Module, plan: list[Candidate], measured: dict[str, Measured], strict: bool
+) -> None:
+    """The faster of float and int8 for what was timed; the size rule for what was not reached."""
+    untimed = []
+    for candidate in plan:
+        result = measured.get(candidate.name)
+        total = result.total_ms() if result else None
+        if result is None or total is None:
+            untimed.append(candidate)
+        elif total[1] > total[0]:
+            candidate.why_float = (
+                f"float is faster here: {total[0]:.3g} ms, int8 {total[1]:.3g} ms, "
+                f"input {result.shapes()}"
+            )
+    apply_break_even(untimed)
+    keep_ties(model, plan)
+    if strict or len(untimed) == len(plan):
+        _check_plan(model, plan, strict)
+    elif not any(candidate.why_float is None for candidate in plan):
+        # The answer to what was asked, so a result; but it must not be a silent one.
+        logger.warning(
+            "quantize: int8 is slower for every layer of %s at these inputs; all stay in float",
+            type(model).__name__,
+        )
+
+
+@contextmanager
+def _bar(progress: bool, label: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yields what is called after each layer."""
+    if not progress:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)

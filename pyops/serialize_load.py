@@ -1,0 +1,173 @@
+"""Building a model from a saved file: checks first, and only on a copy of the skeleton."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .nn.containers import disable_fast_paths
+from .nn.packed_module import PackedModule
+from .nn.packed_weight import PackedWeight
+from .nn.record import set_record
+from .nn.registry import replacement, replacement_name
+from .quantize.convert import put
+from .quantize.copying import copy_model
+from .serialize_plan import LayerPlan, Plan, key_of, slots
+
+
+class Loader:
+    """Builds a model from an open file; touches only its own copy of the skeleton."""
+
+    def __init__(self, file: Any, plan: Plan) -> None:
+        self.file = file
+        self.plan = plan
+        self.keys = set(file.keys())
+        self.built: dict[str, Any] = {}  # by first name: what tied names share
+        for alias, key in plan.aliases.items():
+            if alias in self.keys or key not in self.keys:
+                raise ValueError(f"damaged plan: {alias!r} stands for {key!r}")
+
+    def build(self, skeleton: nn.Module) -> nn.Module:
+        for path, module in skeleton.named_modules():
+            if isinstance(module, PackedModule):
+                raise ValueError(f"the skeleton must be the float model, but {path} is int8")
+        self._compare_classes(skeleton)
+        self._compare_keys(skeleton)
+        model = copy_model(skeleton)
+        for path, layer in self.plan.layers.items():
+            model = put(model, layer.paths, self._int8(path, layer, model.get_submodule(path)))
+        for path, module in model.named_modules():
+            if not isinstance(module, PackedModule):
+                self._fill(path, module)
+            if path in self.plan.left:
+                set_record(module, self.plan.left[path])
+        _refuse_meta(model)
+        disable_fast_paths(model)
+        return model.eval()
+
+    def _compare_classes(self, skeleton: nn.Module) -> None:
+        found = {path: type(module).__name__ for path, module in skeleton.named_modules()}
+        for path, name in self.plan.classes.items():
+            if path not in found:
+                raise ValueError(f"the skeleton has no module {path!r} ({name} in the file)")
+            if found[path] != name:
+                raise ValueError(
+                    f"module {path!r} is a {found[path]} in the skeleton but a {name} in the file"
+                )
+        for path, name in found.items():
+            if path not in self.plan.classes:
+                raise ValueError(f"the file has no module {path!r} ({name} in the skeleton)")
+        for path in self.plan.left:
+            if path not in found:
+                raise ValueError(f"a reason for {path!r}, which is not in the skeleton")
+        self._compare_layers(skeleton, found)
+
+    def _compare_layers(self, skeleton: nn.Module, found: dict[str, str]) -> None:
+        for path, layer in self.plan.layers.items():
+            if path not in found or path not in layer.paths:
+                raise ValueError(f"int8 layer {path!r} is not in the skeleton")
+            module = skeleton.get_submodule(path)
+            if replacement(module) is not replacement_name(layer.cls):
+                raise ValueError(f"{layer.cls} does not replace {path!r}, a {found[path]}")
+            for other in layer.paths:
+                parent, _, leaf = other.rpartition(".")
+                parts = skeleton.get_submodule(parent)._modules if parent in found else {}
+                if other and parts.get(leaf) is not module:
+                    raise ValueError(f"{path!r} and {other!r} are one layer only in the file")
+
+    def _compare_keys(self, skeleton: nn.Module) -> None:
+        expected: dict[str, list[int]] = {}
+        for path, module in skeleton.named_modules():
+            layer = self.plan.layers.get(path)
+            for name, tensor in slots(module):
+                shape = list(tensor.shape)
+                if layer is not None and name == "weight" and layer.transposed:
+                    shape = shape[::-1]
+                expected[key_of(path, name)] = shape
+                if layer is not None and name == "weight":
+                    expected[key_of(path, "weight_scale")] = shape[:1]
+        for key, shape in expected.items():
+            source = self.plan.aliases.get(key, key)
+            if source not in self.keys:
+                raise ValueError(f"the file has no tensor {key!r}, which the skeleton has")
+            stored = self._shape(source)
+            if stored != shape:
+                raise ValueError(f"{key!r} is {stored} in the file but {shape} in the skeleton")
+        for key in sorted(self.keys | set(self.plan.aliases)):
+            if key not in expected:
+                raise ValueError(f"the file holds {key!r}, which the skeleton lacks")
+
+    def _shape(self, key: str) -> list[int]:
+        shape = list(self.file.get_slice(key).get_shape())
+        order = self.plan.orders.get(key)
+        if order is None:
+            return shape
+        if sorted(order) != list(range(len(shape))):
+            raise ValueError(f"damaged plan: order {order} of {key!r}")
+        return [shape[order.index(d)] for d in range(len(shape))]
+
+    def _tensor(self, key: str, like: Tensor, cast: bool = True) -> Tensor:
+        """The stored tensor on the device of ``like`` (the CPU for meta), strides as saved.
+
+        ``cast``: the file decides between float types; any other difference is refused.
+        """
+        key = self.plan.aliases.get(key, key)
+        value: Tensor = self.file.get_tensor(key)
+        floats = value.is_floating_point() and like.is_floating_point()
+        if cast and not floats and value.dtype != like.dtype:
+            raise ValueError(
+                f"{key!r} is {value.dtype} in the file but {like.dtype} in the skeleton"
+            )
+        order = self.plan.orders.get(key)
+        if order is not None:
+            value = value.permute([order.index(d) for d in range(value.dim())])
+        return value if like.device.type == "meta" else value.to(like.device)
+
+    def _int8(self, path: str, layer: LayerPlan, old: nn.Module) -> PackedModule:
+        cls = replacement_name(layer.cls)
+        weight, bias = old._parameters["weight"], old._parameters["bias"]
+        assert cls is not None  # read_plan knows it
+        assert weight is not None  # _compare_keys found its shape
+        key = key_of(path, "weight")
+        key = self.plan.aliases.get(key, key)
+        if key not in self.built:
+            scale = self._tensor(key_of(path, "weight_scale"), weight, cast=False)
+            try:
+                self.built[key] = PackedWeight(self._tensor(key, weight, cast=False), scale)
+            except ValueError as error:
+                raise ValueError(f"{path!r}: {error}") from error
+        new = cls(
+            self.built[key],
+            None if bias is None else self._tensor(key_of(path, "bias"), bias),
+            dtype=getattr(torch, layer.dtype),
+            transposed=layer.transposed,
+        )
+        if layer.record is not None:
+            set_record(new, layer.record)
+        return new
+
+    def _fill(self, path: str, module: nn.Module) -> None:
+        for name, old in list(slots(module)):
+            key = key_of(path, name)
+            key = self.plan.aliases.get(key, key)
+            if key not in self.built:
+                value = self._tensor(key, old)
+                if isinstance(old, nn.Parameter):
+                    value = nn.Parameter(value, requires_grad=False)
+                    value.__dict__.update(old.__dict__)
+                self.built[key] = value
+            if isinstance(self.built[key], PackedWeight):
+                raise ValueError(f"damaged plan: {key_of(path, name)!r} stands for {key!r}")
+            setattr(module, name, self.built[key])  # not _parameters: nn.LSTM keeps a second list
+
+
+def _refuse_meta(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        for name, value in module.__dict__.items():
+            if isinstance(value, Tensor) and value.device.type == "meta":
+                raise ValueError(
+                    f"{key_of(path, name)} is a plain tensor on the meta device, in no file: "
+                    "make it a buffer, or load into a skeleton with values"
+                )

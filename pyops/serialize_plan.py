@@ -1,0 +1,136 @@
+"""The JSON plan inside a saved file: what ``load`` has to do. Every field is checked when read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .nn.record import Record
+from .nn.registry import replacement_name
+
+if TYPE_CHECKING:
+    from .nn.packed_module import PackedModule
+
+FORMAT = "pyops"
+VERSION = "1"
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def slots(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one module, in the order of its state_dict."""
+    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+        if tensor is not None:
+            yield name, tensor
+
+
+def key_of(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One int8 layer: its class, the float layer it replaces, its config and its record."""
+
+    cls: str
+    before: str
+    paths: list[str]
+    dtype: str
+    transposed: bool
+    record: Record | None
+
+    @classmethod
+    def of(cls, module: PackedModule, paths: list[str], record: Record | None) -> LayerPlan:
+        built = "Conv1D" if module.transposed else "Linear"  # a layer that no workflow made
+        before = record.before if record is not None else built
+        dtype = str(module.dtype).removeprefix("torch.")
+        return cls(type(module).__name__, before, paths, dtype, module.transposed, record)
+
+
+@dataclass
+class Plan:
+    """``classes``: of every module, by path. ``left``: records of layers that stay in float.
+
+    ``aliases``: a name whose tensor is stored under another one. ``orders``: the order in which a
+    tensor's dimensions lie in the file, where it is not that of its shape (channels_last).
+    """
+
+    classes: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, LayerPlan] = field(default_factory=dict)
+    left: dict[str, Record] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    orders: dict[str, list[int]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def read_plan(metadata: dict[str, str] | None) -> Plan:
+    """The plan in a file's ``__metadata__``.
+
+    Raises:
+        ValueError: not a file of ours, another version, or a plan that is not well formed.
+    """
+    if not metadata or metadata.get("format") != FORMAT:
+        raise ValueError("not a file that pyops.save wrote (no 'pyops' format in its metadata)")
+    version = metadata.get("version")
+    if version != VERSION:
+        raise ValueError(f"format version is {version!r}, but this pyops reads {VERSION!r}")
+    try:
+        raw = json.loads(metadata["plan"])
+        return Plan(
+            classes=_map(raw, "classes", _string),
+            layers=_map(raw, "layers", _layer),
+            left=_map(raw, "left", _record),
+            aliases=_map(raw, "aliases", _string),
+            orders=_map(raw, "orders", _integers),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"damaged plan: {type(error).__name__}: {error}") from error
+
+
+def _map(raw: Any, key: str, read: Any) -> dict[str, Any]:
+    if not isinstance(raw, dict) or not isinstance(raw.get(key), dict):
+        raise ValueError(f"{key!r} is not an object")
+    return {name: read(value) for name, value in raw[key].items()}
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a string")
+    return value
+
+
+def _integers(value: Any) -> list[int]:
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise ValueError(f"{value!r} is not a list of integers")
+    return value
+
+
+def _record(value: Any) -> Record:
+    record = Record(**value)
+    _string(record.before), _string(record.reason)
+    if type(record.bytes_before) is not int:
+        raise ValueError(f"bytes_before is {record.bytes_before!r}")
+    for number in (record.sqnr_db, record.ms_before, record.ms_after):
+        if number is not None and not isinstance(number, (int, float)):
+            raise ValueError(f"{number!r} is not a number")
+    return record
+
+
+def _layer(value: Any) -> LayerPlan:
+    record = value.get("record")
+    layer = LayerPlan(**{**value, "record": None if record is None else _record(record)})
+    if replacement_name(_string(layer.cls)) is None:
+        raise ValueError(f"unknown layer class {layer.cls!r}")
+    if layer.dtype not in _DTYPES or not hasattr(torch, layer.dtype):
+        raise ValueError(f"unknown dtype {layer.dtype!r}")
+    if not isinstance(layer.paths, list) or not layer.paths or type(layer.transposed) is not bool:
+        raise ValueError(f"config {value!r}")
+    for path in (*layer.paths, layer.before):
+        _string(path)
+    return layer
