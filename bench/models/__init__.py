@@ -1,0 +1,1 @@
+"""One bench per model; a new file is a new bench."""

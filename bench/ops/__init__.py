@@ -1,0 +1,1 @@
+"""One bench per op stem; a new file is a new bench."""

@@ -1,0 +1,171 @@
+"""``int8_linear``, ``int8_gemm`` to fp32 and ``int8_gemm`` to int32 on Linear-layer shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from case import Call, Case, WrongResultError, sqnr_db
+from torch import Tensor
+
+from pyops import ops
+
+# (M, K, N): one token to many, square and skewed, and convolutions written as products.
+SHAPES = (
+    (1, 4096, 4096),
+    (1, 4096, 11008),
+    (16, 4096, 4096),
+    (1, 384, 384),
+    (32, 384, 1536),
+    (128, 384, 384),
+    (128, 384, 1536),
+    (128, 1536, 384),
+    (128, 768, 768),
+    (128, 768, 3072),
+    (128, 3072, 768),
+    (512, 768, 3072),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (3136, 576, 64),
+    (784, 1152, 128),
+    (196, 2304, 256),
+    (49, 4608, 512),
+)
+# Sizes that fit no tile: what edges cost.
+ODD = ((1, 383, 385), (7, 1000, 1001), (33, 257, 129), (127, 767, 3071))
+TINY = ((1, 16, 16), (3, 37, 19), (20, 64, 64))
+# torch's int8 peers quantize the whole activation with one scale; far below this is a bug.
+PEER_SQNR_DB = 20.0
+
+
+def cases(shapes: str) -> Iterator[Case]:
+    """Yield every case of ``shapes``: "all", "main", "odd" or "tiny"."""
+    sets = {"all": SHAPES + ODD, "main": SHAPES, "odd": ODD, "tiny": TINY}
+    for maker in (linear, gemm_fp32, gemm_int32):
+        for m, k, n in sets[shapes]:
+            yield maker(m, k, n)
+
+
+def linear(m: int, k: int, n: int) -> Case:
+    """fp32 ``x [m, k]`` to fp32 ``[m, n]`` with bias; activations quantized per row."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(m, k, generator=generator)
+    weight = torch.randn(n, k, generator=generator) / k**0.5
+    bias = torch.randn(n, generator=generator)
+    quantized, scale = ops.quantize_weight(weight)
+
+    def make_ours() -> Call:
+        packed = ops.int8_pack(quantized)
+        return lambda: ops.int8_linear(x, packed, scale, bias)
+
+    def check_ours(result: Tensor) -> None:
+        rows, row_scale = quantize_rows(x)
+        sums = exact_product(rows, quantized)
+        expect_equal(result, sums.float() * row_scale * scale + bias)
+
+    def check_peer(result: Tensor) -> None:
+        expect_close(result, x.double() @ weight.double().T + bias)
+
+    return Case(
+        kind="linear",
+        op="int8_gemm",
+        name=f"int8_linear {m}x{k}x{n}",
+        operations=2.0 * m * k * n,
+        bytes_moved=4.0 * m * k + n * k + 4.0 * m * n,
+        make_ours=make_ours,
+        check_ours=check_ours,
+        check_peer=check_peer,
+        tensors={"x": x, "weight": weight, "bias": bias},
+    )
+
+
+def gemm_fp32(m: int, k: int, n: int) -> Case:
+    """uint8 ``a [m, k]`` with scale and zero point per row to fp32 ``[m, n]``, with bias."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(0, 256, (m, k), generator=generator, dtype=torch.uint8)
+    b = torch.randint(-127, 128, (n, k), generator=generator, dtype=torch.int8)
+    scale_a = torch.rand(m, generator=generator) + 0.01
+    scale_w = torch.rand(n, generator=generator) + 0.01
+    zero_point = torch.randint(0, 256, (m,), generator=generator, dtype=torch.int32)
+    bias = torch.randn(n, generator=generator)
+
+    def make_ours() -> Call:
+        packed = ops.int8_pack(b)
+        return lambda: ops.int8_gemm(
+            a, packed, n, scale_a=scale_a, zero_point_a=zero_point, scale_w=scale_w, bias=bias
+        )
+
+    def check_ours(result: Tensor) -> None:
+        sums = exact_product(a.double() - zero_point[:, None], b)
+        expect_equal(result, sums.float() * scale_a[:, None] * scale_w + bias)
+
+    return Case(
+        kind="int8_gemm",
+        op="int8_gemm",
+        name=f"int8_gemm u8->fp32 {m}x{k}x{n}",
+        operations=2.0 * m * k * n,
+        bytes_moved=m * k + n * k + 4.0 * m * n,
+        make_ours=make_ours,
+        check_ours=check_ours,
+        check_peer=check_ours,
+    )
+
+
+def gemm_int32(m: int, k: int, n: int) -> Case:
+    """int8 ``a [m, k]`` times int8 ``b [n, k]`` to int32 ``[m, n]``: the sums as they are."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(-128, 128, (m, k), generator=generator, dtype=torch.int8)
+    b = torch.randint(-127, 128, (n, k), generator=generator, dtype=torch.int8)
+
+    def make_ours() -> Call:
+        packed = ops.int8_pack(b)
+        return lambda: ops.int8_gemm(a, packed, n, out_dtype=torch.int32)
+
+    def check(result: Tensor) -> None:
+        expect_equal(result, exact_product(a, b).int())
+
+    return Case(
+        kind="int32_gemm",
+        op="int8_gemm",
+        name=f"int8_gemm s8->int32 {m}x{k}x{n}",
+        operations=2.0 * m * k * n,
+        bytes_moved=m * k + n * k + 4.0 * m * n,
+        make_ours=make_ours,
+        check_ours=check,
+        check_peer=check,
+        tensors={"a": a, "b": b},
+    )
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 values and fp32 scales ``[m, 1]`` by the formula, independent of our op."""
+    absmax = x.abs().amax(dim=1, keepdim=True)
+    scale = torch.where(absmax > 0, absmax / 127, torch.ones_like(absmax))
+    return (x * (1 / scale)).round().clamp(-127, 127), scale
+
+
+def exact_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a @ b.T`` of integers: exact in fp64, whose 53 bits hold any sum of ours."""
+    return a.double() @ b.double().T
+
+
+def expect_equal(result: Tensor, expected: Tensor) -> None:
+    """Raise WrongResultError unless the tensors are equal bit for bit."""
+    if result.dtype != expected.dtype or result.shape != expected.shape:
+        raise WrongResultError(
+            f"is {result.dtype} {list(result.shape)}, expected {expected.dtype} "
+            f"{list(expected.shape)}"
+        )
+    wrong = (result != expected).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise WrongResultError(
+            f"differs in {len(wrong)} of {result.numel()} places, first at ({row}, {column}): "
+            f"{result[row, column].item()}, expected {expected[row, column].item()}"
+        )
+
+
+def expect_close(result: Tensor, exact: Tensor) -> None:
+    """Raise WrongResultError when the error is larger than int8 explains."""
+    if (quality := sqnr_db(result, exact)) < PEER_SQNR_DB:
+        raise WrongResultError(f"SQNR is {quality:.1f} dB, expected at least {PEER_SQNR_DB} dB")

@@ -1,0 +1,5 @@
+"""One peer per file; a new file is a new peer.
+
+A peer has ``NAME``, the ``KINDS`` of cases it can compute, ``SLOW`` (only with ``--slow``) and
+``make(case)``, which returns the call to time or raises ``UnavailableError`` with the reason.
+"""

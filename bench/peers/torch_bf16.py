@@ -1,0 +1,22 @@
+"""torch in bf16: inputs, weights and outputs; no cast is timed."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from case import Call, Case
+
+NAME = "torch bf16"
+KINDS = ("linear", "model")
+SLOW = False
+
+
+def make(case: Case) -> Call:
+    """Return ``F.linear`` or the model in bf16."""
+    if case.kind == "model":
+        model, inputs = copy.deepcopy(case.model).to(torch.bfloat16), case.inputs
+        return lambda: model(*inputs)
+    x, weight, bias = (case.tensors[name].bfloat16() for name in ("x", "weight", "bias"))
+    return lambda: F.linear(x, weight, bias)

@@ -1,0 +1,56 @@
+"""The interleaved timer of the benches and of the demo."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import pytest
+
+from pyops.testing.timing import FEWEST_ROUNDS, Timing, interleave, ratio
+
+
+def test_percentiles_and_ratio() -> None:
+    slow = Timing([[4.0, 4.0, 9.0], [8.0, 8.0, 8.0], [6.0]])
+    fast = Timing([[1.0, 1.0, 1.0], [4.0, 4.0, 4.0], [2.0]])
+    assert slow.per_round() == [4.0, 8.0, 6.0]
+    assert slow.median == 8.0
+    assert slow.percentile(0) == 4.0
+    assert slow.percentile(99) == 9.0
+    # By round 4, 2 and 3 times: the median of the pairs, not the ratio of the medians.
+    assert ratio(slow, fast) == 3.0
+    with pytest.raises(ValueError, match="zip"):
+        ratio(slow, Timing([[1.0]]))
+
+
+def test_rounds_interleave_and_rotate() -> None:
+    seen: list[str] = []
+
+    def called(name: str) -> None:
+        seen.append(name)
+        time.sleep(0.03)  # slow enough for one call per burst
+
+    timings = interleave({n: lambda n=n: called(n) for n in "abc"}, seconds=0.01)  # type: ignore[misc]
+    assert {len(timing.rounds) for timing in timings.values()} == {FEWEST_ROUNDS}
+    rounds = "".join(seen)[-3 * FEWEST_ROUNDS :]
+    assert [rounds[start : start + 3] for start in range(0, len(rounds), 3)] == [
+        "abc",
+        "bca",
+        "cab",
+        "abc",
+        "bca",
+    ]
+
+
+def test_measures_real_time_and_keeps_the_collector() -> None:
+    timings = interleave({"a": lambda: time.sleep(0.001), "b": lambda: None}, seconds=0.05)
+    assert timings["a"].median >= 0.001
+    assert timings["b"].median < 0.001
+    assert ratio(timings["a"], timings["b"]) > 1
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("names", "seconds"), [("", 1.0), ("a", 0.0)])
+def test_bad_arguments(names: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match="interleave: wants candidates and seconds > 0, got"):
+        interleave({name: lambda: None for name in names}, seconds=seconds)
