@@ -7,9 +7,7 @@
 #include <vector>
 
 #include "checks/int8_gemm.h"
-#include "cpu/common/buffer.h"
-#include "cpu/int8_gemm/pack.h"
-#include "cpu/int8_gemm/partition.h"
+#include "cpu/int8_gemm/multiply.h"
 
 namespace pyops::cpu {
 namespace {
@@ -17,15 +15,6 @@ namespace {
 using checks::OptionalTensor;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// A chunk of rows of a stays in L2 while every panel of w passes by.
-constexpr int64_t kChunkBytes = 512 * 1024;
-// Rows that all panels pass before the next ones: their part of the output then stays within reach
-// of the TLB. A multiple of every mr.
-constexpr int64_t kBlockRows = 192;
-// Below these a second thread costs more than it saves (waking the pool takes about 3 us).
-constexpr int64_t kSerialProducts = 1 << 20;
-constexpr int64_t kSerialCodes = 1 << 14;
 
 const Int8GemmKernel& active_kernel() { return best<Int8GemmKernel>(int8_gemm_kernels); }
 
@@ -42,63 +31,9 @@ const Int8GemmKernel& kernel_for(const char* op, const PackedHeader& header, int
   return active;
 }
 
-template <class F>
-void parallel_range(int64_t count, int64_t grain, const F& f) {
-  if (count <= grain || count == 1) return f(0, count);  // not worth a call into libtorch
-  torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
-}
-
 template <class T>
 const T* pointer(const OptionalTensor& t) {
   return t.has_value() ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
-}
-
-// The product of rows already in the kernel's form with the whole weight.
-void multiply(const Int8GemmKernel& kernel, const void* packed, const Shape& s, const void* a,
-              int64_t lda_bytes, const Epilogue& e) {
-  const bool serial = s.m * s.n * s.k < kSerialProducts;
-  const Grid grid = split(kernel, s, serial ? 1 : torch::stable::get_num_threads());
-  const int64_t depth = packed_depth(s.k, kernel.kr);
-  parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row_end = grid.row_end(i, s.m), col_end = grid.col_end(i, s.n);
-      for (int64_t row = grid.row(i, s.m); row < row_end; row += kBlockRows) {
-        const int64_t rows = min64(kBlockRows, row_end - row);
-        Epilogue part = e;
-        advance_rows(&part, row);
-        for (int64_t n0 = grid.col(i, s.n); n0 < col_end;) {
-          const int64_t panel = n0 / kernel.nr * kernel.nr;
-          const int64_t stored = min64(kernel.nr, s.n - panel);
-          const int64_t stop = min64(panel + stored, col_end);
-          const int8_t* w = packed_panel(packed, panel) + (n0 - panel) * kernel.kr;
-          kernel.block({static_cast<const char*>(a) + row * lda_bytes, lda_bytes, w,
-                        static_cast<int>(stored), depth, static_cast<int>(rows),
-                        static_cast<int>(stop - n0), n0, &part});
-          n0 = stop;
-        }
-      }
-    }
-  });
-}
-
-// Runs the product chunk by chunk; prepare(first, count, codes) fills a chunk of rows.
-template <class Prepare>
-void multiply_chunks(const Int8GemmKernel& kernel, const void* packed, const Shape& s,
-                     const Epilogue& e, const Prepare& prepare) {
-  static thread_local Buffer codes_buffer;
-  const int64_t lda_bytes = round_up(s.k, kDepthStep) * code_bytes(kernel.codes);
-  const int64_t fit = lda_bytes ? kChunkBytes / lda_bytes / kernel.mr * kernel.mr : s.m;
-  const int64_t chunk = min64(s.m, fit > kernel.mr ? fit : kernel.mr);
-  char* codes = static_cast<char*>(codes_buffer.get(chunk * lda_bytes + 64));
-  for (int64_t m0 = 0; m0 < s.m; m0 += chunk) {
-    const int64_t rows = min64(chunk, s.m - m0);
-    parallel_range(rows, kSerialCodes / (s.k + 1), [&](int64_t begin, int64_t end) {
-      prepare(m0 + begin, end - begin, codes + begin * lda_bytes);
-    });
-    Epilogue part = e;
-    advance_rows(&part, m0);
-    multiply(kernel, packed, {rows, s.n, s.k}, codes, lda_bytes, part);
-  }
 }
 
 Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
@@ -224,12 +159,7 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   if (kernel.codes == Codes::s8 && !is_signed) e.zero_shift = -128;
 
   const char* codes = static_cast<const char*>(a.const_data_ptr());
-  const void* weight = packed.const_data_ptr();
-  if (kernel.codes == (is_signed ? Codes::s8 : Codes::u8) && s.k % kDepthStep == 0) {
-    multiply(kernel, weight, s, codes, s.k, e);
-    return out;
-  }
-  multiply_chunks(kernel, weight, s, e, [&](int64_t first, int64_t count, void* to) {
+  multiply({kernel, packed.const_data_ptr(), s, e}, [&](int64_t first, int64_t count, char* to) {
     prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, kernel.codes, to,
                   round_up(s.k, kDepthStep));
   });
@@ -263,13 +193,12 @@ Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scal
   const char* from = static_cast<const char*>(x.const_data_ptr());
   const int64_t row_bytes = s.k * dtype_bytes(type), k_padded = round_up(s.k, kDepthStep);
   const int64_t lda_bytes = k_padded * code_bytes(kernel.codes);
-  multiply_chunks(
-      kernel, packed.const_data_ptr(), s, e, [&](int64_t first, int64_t count, char* to) {
-        for (int64_t r = 0; r < count; ++r) {
-          kernel.quantize_row({from + (first + r) * row_bytes, type, s.k, k_padded, true,
-                               kernel.codes, to + r * lda_bytes, scales + first + r, nullptr});
-        }
-      });
+  multiply({kernel, packed.const_data_ptr(), s, e}, [&](int64_t first, int64_t count, char* to) {
+    for (int64_t r = 0; r < count; ++r) {
+      kernel.quantize_row({from + (first + r) * row_bytes, type, s.k, k_padded, true, kernel.codes,
+                           to + r * lda_bytes, scales + first + r, nullptr});
+    }
+  });
   return out;
 }
 

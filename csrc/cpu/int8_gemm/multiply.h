@@ -1,0 +1,115 @@
+// A product on torch's threads: bring rows of a into the kernel's form, multiply part by part. Only
+// driver.cpp includes this.
+#pragma once
+#include <torch/csrc/stable/ops.h>
+
+#include "cpu/common/buffer.h"
+#include "cpu/int8_gemm/pack.h"
+#include "cpu/int8_gemm/partition.h"
+
+namespace pyops::cpu {
+
+// A chunk of rows of a stays in L2 while every panel of w passes by.
+constexpr int64_t kChunkBytes = 512 * 1024;
+// Rows that all panels pass before the next ones: their part of the output then stays within reach
+// of the TLB. A multiple of every mr.
+constexpr int64_t kBlockRows = 96;
+// Below these a second thread costs more than it saves (waking the pool takes about 3 us).
+constexpr int64_t kSerialProducts = 1 << 20;
+constexpr int64_t kSerialCodes = 1 << 14;
+
+template <class F>
+void parallel_range(int64_t count, int64_t grain, const F& f) {
+  if (count <= grain || count == 1) return f(0, count);  // not worth a call into libtorch
+  torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
+}
+
+inline int64_t threads_for(const Shape& s) {
+  return s.m * s.n * s.k < kSerialProducts ? 1 : torch::stable::get_num_threads();
+}
+
+struct Product {
+  const Int8GemmKernel& kernel;
+  const void* packed;
+  Shape shape;
+  Epilogue epilogue;
+
+  int64_t lda_bytes() const { return round_up(shape.k, kDepthStep) * code_bytes(kernel.codes); }
+};
+
+// Rows [row, row + rows) by columns [col, col_end), from rows `a` in the kernel's form.
+inline void multiply_part(const Product& p, const char* a, int64_t lda_bytes, int64_t row,
+                          int64_t rows, int64_t col, int64_t col_end) {
+  const Int8GemmKernel& kernel = p.kernel;
+  Epilogue epilogue = p.epilogue;
+  advance_rows(&epilogue, row);
+  for (int64_t n0 = col; n0 < col_end;) {
+    const int64_t panel = n0 / kernel.nr * kernel.nr;
+    const int64_t stored = min64(kernel.nr, p.shape.n - panel);
+    const int64_t stop = min64(panel + stored, col_end);
+    const int8_t* w = packed_panel(p.packed, panel) + (n0 - panel) * kernel.kr;
+    kernel.block({a, lda_bytes, w, static_cast<int>(stored), packed_depth(p.shape.k, kernel.kr),
+                  static_cast<int>(rows), static_cast<int>(stop - n0), n0, &epilogue});
+    n0 = stop;
+  }
+}
+
+// Threads take rows: each brings its own into the kernel's form, a block at a time.
+template <class Prepare>
+void multiply_by_rows(const Product& p, const Grid& grid, const Prepare& prepare) {
+  static thread_local Buffer buffer;
+  const int64_t lda_bytes = p.lda_bytes(), m = p.shape.m;
+  const int64_t block = min64(kBlockRows, grid.row_unit * ((grid.row_units - 1) / grid.tm + 1));
+  char* codes = static_cast<char*>(buffer.get(grid.tm * block * lda_bytes + 64));
+  parallel_range(grid.tm, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      char* own = codes + i * block * lda_bytes;
+      const int64_t row_end = grid.row_end(i, m);
+      for (int64_t row = grid.row(i, m); row < row_end; row += block) {
+        const int64_t rows = min64(block, row_end - row);
+        prepare(row, rows, own);
+        multiply_part(p, own, lda_bytes, row, rows, 0, p.shape.n);
+      }
+    }
+  });
+}
+
+// Threads share rows: all are brought into the kernel's form first, a chunk at a time.
+template <class Prepare>
+void multiply_by_grid(const Product& p, const Prepare& prepare) {
+  static thread_local Buffer buffer;
+  const int64_t lda_bytes = p.lda_bytes(), mr = p.kernel.mr;
+  const int64_t fit = lda_bytes ? kChunkBytes / lda_bytes / mr * mr : p.shape.m;
+  const int64_t chunk = min64(p.shape.m, fit > mr ? fit : mr);
+  char* codes = static_cast<char*>(buffer.get(chunk * lda_bytes + 64));
+  for (int64_t m0 = 0; m0 < p.shape.m; m0 += chunk) {
+    const int64_t rows = min64(chunk, p.shape.m - m0);
+    parallel_range(rows, kSerialCodes / (p.shape.k + 1), [&](int64_t begin, int64_t end) {
+      prepare(m0 + begin, end - begin, codes + begin * lda_bytes);
+    });
+    const Shape s = {rows, p.shape.n, p.shape.k};
+    const Grid grid = split(p.kernel, s, threads_for(s));
+    parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t row_end = grid.row_end(i, rows);
+        for (int64_t row = grid.row(i, rows); row < row_end; row += kBlockRows) {
+          multiply_part(p, codes + row * lda_bytes, lda_bytes, m0 + row,
+                        min64(kBlockRows, row_end - row), grid.col(i, s.n), grid.col_end(i, s.n));
+        }
+      }
+    });
+  }
+}
+
+// out = epilogue(a w^T); prepare(first, count, to) writes rows of a in the kernel's form.
+template <class Prepare>
+void multiply(const Product& p, const Prepare& prepare) {
+  const Grid grid = split(p.kernel, p.shape, threads_for(p.shape));
+  if (grid.tn == 1) {
+    multiply_by_rows(p, grid, prepare);
+  } else {
+    multiply_by_grid(p, prepare);
+  }
+}
+
+}  // namespace pyops::cpu
