@@ -10,9 +10,10 @@ import threading
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 import pyops
+from pyops.testing.outputs import OutputsOf
 
 
 def make(dtype=torch.float32):
@@ -188,27 +189,13 @@ def test_threads_repack_together_after_a_change_of_isa():
             assert all(torch.equal(out, expected) for out in outputs)
 
 
-class Features(Dataset):
-    """Calls the model in the worker process."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, i):
-        with torch.inference_mode():
-            return self.model(X[i])
-
-
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_worker_process_calls_the_model(start):
     model = make()
     expected = model(X)  # the parent's thread pool has run before the fork
     # Seconds, not for ever, where a worker hangs on a lock or on a thread pool it inherited.
     loader = DataLoader(
-        Features(model), batch_size=2, num_workers=1, multiprocessing_context=start, timeout=60
+        OutputsOf(model, X), batch_size=2, num_workers=1, multiprocessing_context=start, timeout=60
     )
     assert torch.equal(torch.cat(list(loader)), expected)
 
@@ -221,6 +208,10 @@ def test_a_worker_forked_while_another_thread_repacks():
     with packed_weight._repack_lock:
         pyops.isa.changed()  # so that the worker needs the lock
         loader = DataLoader(
-            Features(model), batch_size=6, num_workers=1, multiprocessing_context="fork", timeout=60
+            OutputsOf(model, X),
+            batch_size=6,
+            num_workers=1,
+            multiprocessing_context="fork",
+            timeout=60,
         )
         assert torch.equal(next(iter(loader)), expected)

@@ -1,0 +1,124 @@
+"""What the compiler made of the kernels: the intended instructions, and only where they may be.
+
+A level is proven by opcode count, because a generic loop that the compiler vectorised computes the
+same numbers as a hand-written kernel at a fraction of the speed.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from typing import NamedTuple
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="the expectations are for x86-64"
+)
+
+
+class Expected(NamedTuple):
+    """The hot loop of a kernel: a multiple of ``multiple_of`` x ``opcode``, none of ``never``."""
+
+    kernel: str
+    opcode: str
+    multiple_of: int
+    never: tuple[str, ...] = ()
+
+
+# multiple_of: rows x vectors of the full tile, so a loop unrolled over k may hold it several times.
+INT8_GEMM = (
+    Expected("avx2", "vpmaddwd ymm", 12, ("vpdpbusd",)),
+    Expected("avxvnni", "vpdpbusd ymm", 12),
+    Expected("evexvnni", "vpdpbusd ymm", 12),
+    Expected("avx512", "vpmaddwd zmm", 24, ("vpdpbusd",)),
+    Expected("avx512vnni", "vpdpbusd zmm", 24),
+    Expected("amx", "tdpbssd tmm", 4),
+)
+ISA_NAMESPACE = r"pyops::cpu::(avx2|avxvnni|evexvnni|avx512|avx512vnni|amx)::"
+
+
+@pytest.mark.parametrize("expected", INT8_GEMM, ids=lambda e: e.kernel)
+def test_hot_loop(object_code, opcodes, expected):
+    pattern = rf"pyops::cpu::{expected.kernel}::"
+    loop = object_code.hottest_loop(pattern, expected.opcode)
+    found = opcodes(loop)
+    number = found[expected.opcode]
+    assert number > 0
+    assert number % expected.multiple_of == 0, f"{number} x {expected.opcode}"
+    assert not [name for name in expected.never if found[name]]
+    spilled = [f"{i.mnemonic} {i.operands}" for i in loop if i.spills]
+    assert not spilled, f"{expected.kernel} spills in its hot loop: {spilled}"
+
+
+@pytest.mark.parametrize(("kernel", "vex"), [("avxvnni", True), ("evexvnni", False)])
+def test_encoding_of_avx_vnni(object_code, kernel, vex):
+    """One body, two encodings: VEX for CPUs without AVX-512, EVEX so that others can test it."""
+    loop = object_code.hottest_loop(rf"pyops::cpu::{kernel}::", "vpdpbusd ymm")
+    dots = [i for i in loop if i.mnemonic == "vpdpbusd"]
+    assert dots
+    assert {i.vex for i in dots} == {vex}
+
+
+def test_avx_vnni_holds_nothing_of_avx512(object_code):
+    """CPUs with AVX-VNNI and without AVX-512 have no EVEX encoding at all."""
+    for level in ("avx2", "avxvnni"):
+        for function in object_code.matching(rf"pyops::cpu::{level}::"):
+            for i in function.body:
+                assert "%zmm" not in i.operands, function.name
+                assert "{%k" not in i.operands, function.name
+                assert "%k" not in i.operands, function.name
+                registers = {f"%{w}mm{n}" for w in "xy" for n in range(16, 32)}
+                named = {r.strip("(){},") for r in i.operands.replace(",", " ").split()}
+                assert not registers & named, function.name
+
+
+def test_generic_code_runs_everywhere(object_code, beyond_sse2):
+    """Outside the ISA namespaces there is no VEX or EVEX instruction, and nothing beyond SSE2."""
+    inside = re.compile(ISA_NAMESPACE)
+    outside = [f for f in object_code.functions if not inside.search(f.name)]
+    assert any("pyops::cpu::generic::" in f.name for f in outside)
+    for function in outside:
+        for i in function.body:
+            assert not i.is_vex_or_evex, f"{function.name}: {i.mnemonic} {i.operands}"
+            assert not beyond_sse2.fullmatch(i.mnemonic), f"{function.name}: {i.mnemonic}"
+
+
+def test_nothing_is_fused(object_code):
+    """A fused multiply-add rounds once where the contract rounds twice."""
+    for function in object_code.functions:
+        fused = [i for i in function.body if i.mnemonic.startswith(("vfm", "vfnm"))]
+        assert not fused, f"{function.name}: {fused[0].mnemonic}"
+
+
+SAMPLE = """
+#include <immintrin.h>
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+int leaked(const int* p, int n) {
+  __m256i sum = _mm256_setzero_si256();
+  for (int i = 0; i < n; i += 16) {
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(*(const __m256i*)(p + i), sum));
+  }
+  return _mm256_extract_epi32(sum, 0);
+}
+float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#pragma GCC pop_options
+"""
+
+
+def test_the_reader_sees_what_it_looks_for(disassemble, opcodes, tmp_path):
+    """The checks above can fail: each finds its target in a sample that has it."""
+    gcc = shutil.which("g++")
+    if gcc is None:
+        pytest.skip("g++ is not installed")
+    source = tmp_path / "sample.cpp"
+    source.write_text(SAMPLE)
+    subprocess.run([gcc, "-O2", "-c", str(source), "-o", str(tmp_path / "sample.o")], check=True)
+    code = disassemble(tmp_path / "sample.o")
+    loop = code.hottest_loop("leaked", "vpmaddwd ymm")
+    assert opcodes(loop)["vpmaddwd ymm"] == 1
+    assert any(i.is_vex_or_evex for i in code.matching("leaked")[0].body)
+    assert any(i.mnemonic.startswith("vfm") for i in code.matching("fused")[0].body)
