@@ -66,6 +66,9 @@ def changed() -> None:
 def force(name: str) -> Iterator[None]:
     """Allow no level above ``name`` in this process until the block ends.
 
+    It takes the place of an outer ``force`` and of ``PYOPS_MAX_ISA``. A kernel that
+    ``backends.force`` names runs all the same.
+
     Raises:
         ValueError: ``name`` is not in ``available()``.
     """

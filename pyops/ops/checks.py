@@ -3,10 +3,9 @@
 ``csrc/checks/int8_gemm.h`` makes the same checks with the same words before a pointer is touched.
 """
 
-import math
-
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 from .epilogue import ACTIVATIONS
 from .packing import MAX_K
@@ -107,6 +106,8 @@ def int8_gemm(
     if a.dim() == 0:
         raise ValueError("int8_gemm: a must have at least 1 dimension, but has 0")
     packed("int8_gemm", packed_weight)
+    if n < 0:
+        raise ValueError(f"int8_gemm: n must be at least 0, but is {n}")
     lead = a.shape[:-1]
     _rows("int8_gemm", "scale_a", scale_a, torch.float32, lead)
     _rows("int8_gemm", "zero_point_a", zero_point_a, torch.int32, lead)
@@ -118,12 +119,22 @@ def int8_gemm(
         raise ValueError("int8_gemm: out_dtype torch.int32 takes no scale, bias or residual")
 
 
+def _code(op: str, name: str, code: int, count: int) -> None:
+    if not 0 <= code < count:
+        raise ValueError(f"{op}: {name} code {code} is unknown")
+
+
+def codes(op: str, activation: int, out_dtype: int, out_dtypes: int) -> None:
+    """The integers that the dispatcher ops take for an activation and an output type."""
+    _code(op, "activation", activation, len(ACTIVATIONS))
+    _code(op, "out_dtype", out_dtype, out_dtypes)
+
+
 def unknown_activation(op: str, activation: str) -> ValueError:
     return ValueError(f"{op}: activation must be one of {ACTIVATIONS}, but is {activation!r}")
 
 
 def int8_gemm_output(
-    scale_a: Tensor | None,
     activation: str,
     out_dtype: torch.dtype,
     out_scale: float,
@@ -147,7 +158,8 @@ def int8_gemm_output(
                 f"but out_dtype is {out_dtype}"
             )
         return
-    if not (math.isfinite(out_scale) and out_scale >= torch.finfo(torch.float32).tiny):
+    float32 = torch.finfo(torch.float32)
+    if not float32.tiny <= out_scale <= float32.max:
         raise ValueError(f"int8_gemm: out_scale must be positive and finite, but is {out_scale}")
     info = torch.iinfo(out_dtype)
     if not info.min <= out_zero_point <= info.max:
@@ -155,12 +167,19 @@ def int8_gemm_output(
             f"int8_gemm: out_zero_point must be in [{info.min}, {info.max}], "
             f"but is {out_zero_point}"
         )
-    if scale_a is not None and not torch.compiler.is_compiling():
-        if not bool(torch.isfinite(scale_a).all()):
-            raise ValueError(
-                "int8_gemm: scale_a holds NaN or Inf (a row of the input was not finite), "
-                "which an 8-bit output cannot express"
-            )
+
+
+def finite_scale(scale_a: Tensor | None, out_dtype: torch.dtype) -> None:
+    """Refuse rows that an 8-bit output cannot express; needs the values, so not while tracing."""
+    if scale_a is None or out_dtype not in (torch.int8, torch.uint8):
+        return
+    if torch.compiler.is_compiling() or scale_a.is_meta or is_fake(scale_a):
+        return
+    if not bool(torch.isfinite(scale_a).all()):
+        raise ValueError(
+            "int8_gemm: scale_a holds NaN or Inf (a row of the input was not finite), "
+            "which an 8-bit output cannot express"
+        )
 
 
 def int8_linear(

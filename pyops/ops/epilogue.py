@@ -52,7 +52,7 @@ def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 
 def exp(y: Tensor) -> Tensor:
-    """``e**y`` in float32 for ``y >= -87.3``; infinite above 88.7 (Cody and Waite, 1980)."""
+    """``e**y`` in float32 for ``y >= -87.3``; infinite above 88.37 (Cody and Waite, 1980)."""
     y = torch.clamp(y, min=-87.3, max=89.0)
     shifted = y * _LOG2_E + _ROUND
     n = shifted - _ROUND

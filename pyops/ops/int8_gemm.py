@@ -121,7 +121,8 @@ def int8_gemm(
         RuntimeError: ``packed`` is for another kernel or shape.
     """
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, out_dtype)
-    checks.int8_gemm_output(scale_a, activation, out_dtype, out_scale, out_zero_point)
+    checks.int8_gemm_output(activation, out_dtype, out_scale, out_zero_point)
+    checks.finite_scale(scale_a, out_dtype)
     checks.no_grad("int8_gemm", scale_a, scale_w, bias, residual)
     out: Tensor = torch.ops.pyops.int8_gemm.default(
         a,
@@ -185,8 +186,14 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
         of zeros).
 
     Raises:
+        TypeError: not float32, bfloat16 or float16.
         ValueError: not 2-D, or a value is NaN or infinite.
     """
+    if weight.dtype not in checks.FLOATS:
+        raise TypeError(
+            "quantize_weight: weight must be torch.float32, torch.bfloat16 or torch.float16, "
+            f"but is {weight.dtype}"
+        )
     if weight.dim() != 2:
         raise ValueError(f"quantize_weight: weight must be 2-D [N, K], but is {weight.dim()}-D")
     q, scale, _ = torch.ops.pyops.quantize_rows.default(weight.detach(), True, True)

@@ -13,15 +13,14 @@ def quantize_rows_reference(
     x: Tensor, symmetric: bool, signed: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     checks.quantize_rows(x)
-    v = x.to(torch.float32)
+    v = x.to(torch.float32).contiguous()
     if v.shape[-1] == 0:
         low = high = v.new_zeros(v.shape[:-1])
     else:
         low, high = v.amin(-1).clamp(max=0.0), v.amax(-1).clamp(min=0.0)
     finite = torch.isfinite(v).all(-1)
     scale = torch.maximum(-low, high) / 127.0 if symmetric else high / 255.0 - low / 255.0
-    scale = torch.where(scale == 0, 1.0, scale.clamp(min=_FLOAT32_MIN))
-    scale = torch.where((low == 0) & (high == 0), 1.0, scale)
+    scale = torch.where((low == 0) & (high == 0), 1.0, scale.clamp(min=_FLOAT32_MIN))
     inverse = torch.where(finite, 1.0 / scale, 0.0)
     if symmetric:
         zero, bounds = torch.full_like(scale, 128.0), (1.0, 255.0)
@@ -97,8 +96,10 @@ def int8_gemm_reference(
     out_scale: float,
     out_zero_point: int,
 ) -> Tensor:
+    checks.codes("int8_gemm", activation, out_dtype, 6)
     dtype = OUT_DTYPES[out_dtype]
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, dtype)
+    checks.int8_gemm_output(ACTIVATIONS[activation], dtype, out_scale, out_zero_point)
     weight = packing.unpack_plain(packed)
     checks.weight_shape("int8_gemm", weight.shape, n, a.shape[-1])
     rows = a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(a.shape[:-1].numel(), 0)
@@ -133,8 +134,10 @@ def int8_gemm_fake(
     out_scale: float,
     out_zero_point: int,
 ) -> Tensor:
+    checks.codes("int8_gemm", activation, out_dtype, 6)
     dtype = OUT_DTYPES[out_dtype]
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, dtype)
+    checks.int8_gemm_output(ACTIVATIONS[activation], dtype, out_scale, out_zero_point)
     return a.new_empty((*a.shape[:-1], n), dtype=dtype)
 
 
@@ -147,6 +150,7 @@ def int8_linear_reference(
     activation: int,
     out_dtype: int,
 ) -> Tensor:
+    checks.codes("int8_linear", activation, out_dtype, 3)
     checks.int8_linear(x, packed, scale_w, bias, residual, OUT_DTYPES[out_dtype])
     q, scale, _ = quantize_rows_reference(x, True, True)
     n = scale_w.shape[0]
@@ -164,6 +168,7 @@ def int8_linear_fake(
     activation: int,
     out_dtype: int,
 ) -> Tensor:
+    checks.codes("int8_linear", activation, out_dtype, 3)
     dtype = OUT_DTYPES[out_dtype]
     checks.int8_linear(x, packed, scale_w, bias, residual, dtype)
     return x.new_empty((*x.shape[:-1], scale_w.shape[0]), dtype=dtype)

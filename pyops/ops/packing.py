@@ -43,6 +43,8 @@ def read_header(packed: Tensor) -> Header:
     magic, version, nr, kr, _, n, k = _HEADER.unpack(raw)
     if magic != MAGIC:
         raise ValueError("packed weight: not made by int8_pack (no header)")
+    if not (0 <= k <= MAX_K and n >= 0 and (nr == kr == 0 or (nr > 0 and kr > 0))):
+        raise ValueError("packed weight: its header is damaged")
     if version != VERSION:
         raise ValueError(f"packed weight: version {version}, expected {VERSION}")
     return Header(nr, kr, n, k)

@@ -104,8 +104,9 @@ def quantizer_inputs() -> list[Tensor]:
     special[5] = 2.5 * torch.sign(special[5])
     special[6] = special[6].abs() + 1
     special[7] = -0.0
+    tiny = torch.tensor([[1e-45, 0.0, 0.0], [0.0, -5e-44, 2e-44], [9e-44, 0.0, -0.0]])
     wide = torch.tensor([[3.0e38, -3.0e38, 1.0], [1e-38, 2e-38, -1e-38]])
-    return [*rows, special, wide, torch.empty(0, 5), torch.empty(4, 0)]
+    return [*rows, special, tiny, wide, torch.empty(0, 5), torch.empty(4, 0)]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

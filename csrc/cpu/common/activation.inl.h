@@ -15,7 +15,8 @@ inline F32 horner(F32 x, const float (&c)[kTerms]) {
   return value;
 }
 
-// e^y for y >= -87.3, infinite above 88.7. y = n ln 2 + r (Cody and Waite), e^y = 2^n e^r.
+// e^y for y >= -87.3, infinite above 88.37 (127.5 ln 2), where n becomes 128. y = n ln 2 + r (Cody
+// and Waite), e^y = 2^n e^r.
 inline F32 exp(F32 y) {
   y = min(set1(89.0f), max(set1(-87.3f), y));
   const F32 shifted = add(mul(y, set1(1.44269502162933349609375f)), set1(12582912.0f));

@@ -38,7 +38,9 @@ void configure(int upper, int lower) {
     config.bytes[t] = rows[t] ? kTileBytes : 0;
     config.rows[t] = static_cast<uint8_t>(rows[t]);
   }
-  _tile_loadconfig(&config);
+  // Not _tile_loadconfig: gcc 12 declares that it reads 8 of the 64 bytes, and may drop the stores
+  // to the others.
+  __asm__ volatile("ldtilecfg %0" ::"m"(config));
 }
 
 // w at depth k: in the panel itself, or in a zero-padded copy where fewer than 64 k are left.

@@ -37,6 +37,7 @@ const T* pointer(const OptionalTensor& t) {
 }
 
 Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+OptionalTensor dense(const OptionalTensor& t) { return t.has_value() ? dense(*t) : t; }
 
 constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
                                  ScalarType::Char,  ScalarType::Byte,     ScalarType::Int};
@@ -47,16 +48,20 @@ Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
   return torch::stable::new_empty(input, sizes, kTypes[out_dtype]);
 }
 
-Epilogue epilogue_of(const Tensor& packed, const OptionalTensor& scale_w,
-                     const OptionalTensor& bias, const OptionalTensor& residual, int64_t activation,
+// The epilogue's operands, contiguous, and kept alive while it points into them.
+struct Operands {
+  OptionalTensor scale_w, bias, residual;
+};
+
+Epilogue epilogue_of(const Tensor& packed, const Operands& operands, int64_t activation,
                      int64_t out_dtype, const Tensor& out) {
   Epilogue e = {};
   e.w_sum = packed_sums(packed.const_data_ptr());
-  e.scale_w = pointer<float>(scale_w);
-  e.bias = pointer<float>(bias);
-  if (residual.has_value()) {
-    e.residual = residual->const_data_ptr();
-    e.residual_type = checks::float_dtype("int8_gemm", "residual", *residual);
+  e.scale_w = pointer<float>(operands.scale_w);
+  e.bias = pointer<float>(operands.bias);
+  if (operands.residual.has_value()) {
+    e.residual = operands.residual->const_data_ptr();
+    e.residual_type = checks::float_dtype("epilogue", "residual", *operands.residual);
   }
   e.activation = static_cast<Activation>(activation);
   e.out_type = static_cast<Dtype>(out_dtype);
@@ -142,16 +147,20 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   check_common("int8_gemm", input, n, scale_w, bias, residual, activation, out_dtype, 6);
   checks::rows("int8_gemm", "scale_a", scale_a, ScalarType::Float, "torch.float32", s.m);
   checks::rows("int8_gemm", "zero_point_a", zero_point_a, ScalarType::Int, "torch.int32", s.m);
+  checks::output(
+      "int8_gemm", out_dtype, activation,
+      scale_a.has_value() || scale_w.has_value() || bias.has_value() || residual.has_value(),
+      out_scale, out_zero_point);
 
   const Tensor a = dense(input);
   const Tensor out = output_like(a, n, out_dtype);
   if (s.m == 0 || s.n == 0) return out;
-  const OptionalTensor dense_residual =
-      residual.has_value() ? OptionalTensor(dense(*residual)) : residual;
-  Epilogue e = epilogue_of(packed, scale_w, bias, dense_residual, activation, out_dtype, out);
-  e.scale_a = pointer<float>(scale_a);
+  const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
+  const OptionalTensor row_scale = dense(scale_a), row_zero = dense(zero_point_a);
+  Epilogue e = epilogue_of(packed, operands, activation, out_dtype, out);
+  e.scale_a = pointer<float>(row_scale);
   e.scale_a_stride = scale_a.has_value() && scale_a->numel() > 1;
-  e.zero_a = pointer<int32_t>(zero_point_a);
+  e.zero_a = pointer<int32_t>(row_zero);
   e.zero_a_stride = zero_point_a.has_value() && zero_point_a->numel() > 1;
   e.out_inverse_scale = 1.0f / static_cast<float>(out_scale);
   e.out_zero = static_cast<int32_t>(out_zero_point);
@@ -182,10 +191,9 @@ Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scal
   const Tensor x = dense(input);
   const Tensor out = output_like(x, s.n, out_dtype);
   if (s.m == 0 || s.n == 0) return out;
-  const OptionalTensor dense_residual =
-      residual.has_value() ? OptionalTensor(dense(*residual)) : residual;
+  const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
   float* scales = static_cast<float*>(scale_buffer.get(s.m * 4));
-  Epilogue e = epilogue_of(packed, scale_w, bias, dense_residual, activation, out_dtype, out);
+  Epilogue e = epilogue_of(packed, operands, activation, out_dtype, out);
   e.scale_a = scales;
   e.scale_a_stride = 1;
   e.zero_shift = kernel.codes == Codes::u8 ? 128 : 0;

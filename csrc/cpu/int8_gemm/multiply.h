@@ -9,7 +9,7 @@
 
 namespace pyops::cpu {
 
-// A chunk of rows of a stays in L2 while every panel of w passes by.
+// Rows of a in a kernel's form stay in L2 while every panel of w passes by.
 constexpr int64_t kChunkBytes = 512 * 1024;
 // Rows that all panels pass before the next ones: their part of the output then stays within reach
 // of the TLB. A multiple of every mr.
@@ -37,6 +37,13 @@ struct Product {
   int64_t lda_bytes() const { return round_up(shape.k, kDepthStep) * code_bytes(kernel.codes); }
 };
 
+// How many rows in the kernel's form make a chunk: whole tiles, at least one.
+inline int64_t rows_that_fit(const Product& p) {
+  const int64_t mr = p.kernel.mr, lda_bytes = p.lda_bytes();
+  const int64_t fit = lda_bytes ? kChunkBytes / lda_bytes / mr * mr : p.shape.m;
+  return fit > mr ? fit : mr;
+}
+
 // Rows [row, row + rows) by columns [col, col_end), from rows `a` in the kernel's form.
 inline void multiply_part(const Product& p, const char* a, int64_t lda_bytes, int64_t row,
                           int64_t rows, int64_t col, int64_t col_end) {
@@ -59,7 +66,8 @@ template <class Prepare>
 void multiply_by_rows(const Product& p, const Grid& grid, const Prepare& prepare) {
   static thread_local Buffer buffer;
   const int64_t lda_bytes = p.lda_bytes(), m = p.shape.m;
-  const int64_t block = min64(kBlockRows, grid.row_unit * ((grid.row_units - 1) / grid.tm + 1));
+  const int64_t block = min64(grid.row_unit * ((grid.row_units - 1) / grid.tm + 1),
+                              min64(kBlockRows, rows_that_fit(p)));
   char* codes = static_cast<char*>(buffer.get(grid.tm * block * lda_bytes + 64));
   parallel_range(grid.tm, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -78,9 +86,8 @@ void multiply_by_rows(const Product& p, const Grid& grid, const Prepare& prepare
 template <class Prepare>
 void multiply_by_grid(const Product& p, const Prepare& prepare) {
   static thread_local Buffer buffer;
-  const int64_t lda_bytes = p.lda_bytes(), mr = p.kernel.mr;
-  const int64_t fit = lda_bytes ? kChunkBytes / lda_bytes / mr * mr : p.shape.m;
-  const int64_t chunk = min64(p.shape.m, fit > mr ? fit : mr);
+  const int64_t lda_bytes = p.lda_bytes();
+  const int64_t chunk = min64(p.shape.m, rows_that_fit(p));
   char* codes = static_cast<char*>(buffer.get(chunk * lda_bytes + 64));
   for (int64_t m0 = 0; m0 < p.shape.m; m0 += chunk) {
     const int64_t rows = min64(chunk, p.shape.m - m0);

@@ -62,7 +62,8 @@ void pack_header(void* packed, int64_t n, int64_t k, int nr, int kr) {
   char* bytes = static_cast<char*>(packed);
   std::memcpy(bytes, &h, sizeof h);
   std::memset(bytes + 64, 0, packed_sums_bytes(n));
-  std::memset(bytes + packed_bytes(n, k, nr, kr) - kPackSlack, 0, kPackSlack);
+  const int64_t used = 64 + packed_sums_bytes(n) + n * packed_depth(k, kr);
+  std::memset(bytes + used, 0, packed_bytes(n, k, nr, kr) - used);
 }
 
 void pack_panels(void* packed, const int8_t* w, int64_t first, int64_t last) {

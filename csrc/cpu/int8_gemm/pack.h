@@ -3,7 +3,7 @@
 //   byte 0      PackedHeader                                                     64 bytes
 //        64     w_sum[n] = sum_k w[n][k], int32, padded to 64 bytes
 //               panel 0 | panel 1 | ... , panel p holds columns p * nr ... of w
-//               kPackSlack zero bytes
+//               at least kPackSlack zero bytes, up to a multiple of 64
 //
 //   panel:  [ceil(K / kr)][cols][kr]     cols = nr, or what is left for the last panel
 //
@@ -31,7 +31,7 @@ inline int64_t packed_sums_bytes(int64_t n) { return round_up(4 * n, 64); }
 inline int64_t packed_depth(int64_t k, int kr) { return round_up(k, kr); }
 inline int64_t packed_bytes(int64_t n, int64_t k, int nr, int kr) {
   if (nr == 0) return 64 + n * k;
-  return 64 + packed_sums_bytes(n) + n * packed_depth(k, kr) + kPackSlack;
+  return round_up(64 + packed_sums_bytes(n) + n * packed_depth(k, kr) + kPackSlack, 64);
 }
 
 // Null, or what is wrong with the bytes: no header, another version, another length.
