@@ -70,7 +70,7 @@ void finish_tile(const Epilogue& epilogue, const int32_t* acc, int64_t ld_acc, i
                  int64_t n0, int cols) {
   const Epilogue e = epilogue;  // a copy that no store can alias
   // A costly activation is not worth four copies of its code.
-  constexpr int kVecs = kActivation <= Activation::relu ? 4 : 1;
+  constexpr int kVecs = kActivation <= Activation::relu ? kFinishVecs : 1;
   int j = 0;
   for (; j + kVecs * kLanes <= cols; j += kVecs * kLanes) {
     finish_columns<kActivation, kOut, kVecs>(e, acc + j, ld_acc, m0, rows, n0 + j, kLanes);

@@ -2,6 +2,7 @@
 // does. Include inside a target region and an anonymous namespace.
 
 constexpr int kLanes = 8;
+constexpr int kFinishVecs = 2;
 using F32 = __m256;
 using I32 = __m256i;
 

@@ -5,6 +5,7 @@
 // max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in b comes through.
 
 constexpr int kLanes = 16;
+constexpr int kFinishVecs = 4;  // vectors of a row that the epilogue keeps operands of in registers
 using F32 = __m512;
 using I32 = __m512i;
 

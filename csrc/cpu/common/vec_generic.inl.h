@@ -2,6 +2,7 @@
 // each function does. Include inside an anonymous namespace.
 
 constexpr int kLanes = 1;
+constexpr int kFinishVecs = 1;
 using F32 = float;
 using I32 = int32_t;
 

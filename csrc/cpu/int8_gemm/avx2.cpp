@@ -17,17 +17,16 @@ namespace {
 
 constexpr int kMr = 6, kTileVecs = 2, kTileCols = kTileVecs * kLanes;
 
-inline I32 load_w(const int8_t* p) {
+inline I32 load_wide(const int8_t* p) {
   return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 inline I32 madd(I32 a_s16, I32 w_s16) { return _mm256_madd_epi16(a_s16, w_s16); }
 
-#include "cpu/int8_gemm/madd_tile.inl.h"
-#include "cpu/int8_gemm/dot_block.inl.h"
+#include "cpu/int8_gemm/madd_block.inl.h"
 
 }  // namespace
 
-void int8_gemm_block(const Int8GemmBlock& b) { block_of_tiles(b); }
+void int8_gemm_block(const Int8GemmBlock& b) { block_of_madds(b); }
 void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
 
 }  // namespace pyops::cpu::avx2

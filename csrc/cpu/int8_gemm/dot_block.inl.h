@@ -9,32 +9,15 @@
 
 using TileFn = void (*)(const Int8GemmBlock&, int64_t, int64_t, int32_t*);
 
-template <int kVecs>
-inline TileFn tile_of(int rows) {
-  static_assert(kMr == 6 || kMr == 12, "one case for each number of rows");
-  switch (rows) {
-    case 1: return tile<1, kVecs>;
-    case 2: return tile<2, kVecs>;
-    case 3: return tile<3, kVecs>;
-    case 4: return tile<4, kVecs>;
-    case 5: return tile<5, kVecs>;
-    case 6: return tile<6, kVecs>;
-    case 7: return tile < kMr == 12 ? 7 : 1, kVecs > ;
-    case 8: return tile < kMr == 12 ? 8 : 1, kVecs > ;
-    case 9: return tile < kMr == 12 ? 9 : 1, kVecs > ;
-    case 10: return tile < kMr == 12 ? 10 : 1, kVecs > ;
-    case 11: return tile < kMr == 12 ? 11 : 1, kVecs > ;
-    default: return tile<kMr, kVecs>;
-  }
-}
-
+template <int kRows = kMr, int kVecs = kTileVecs>
 inline TileFn tile_of(int rows, int vecs) {
-  switch (vecs) {
-    case 1: return tile_of<1>(rows);
-    case 2: return tile_of<2>(rows);
-    case 3: return tile_of < kTileVecs >= 3 ? 3 : 1 > (rows);
-    default: return tile_of<kTileVecs>(rows);
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return tile_of<kRows - 1, kVecs>(rows, vecs);
   }
+  if constexpr (kVecs > 1) {
+    if (vecs < kVecs) return tile_of<kRows, kVecs - 1>(rows, vecs);
+  }
+  return tile<kRows, kVecs>;
 }
 
 inline void block_of_tiles(const Int8GemmBlock& b) {

@@ -2,8 +2,8 @@
 //
 //   acc[m][n] = sum_k a[m][k] * w[n][k]        a: 8-bit codes   w: int8   acc: int32, exact
 //
-// followed by the epilogue of common/epilogue.h. One call does one block: any number of rows and at
-// most one panel of w.
+// followed by the epilogue of common/epilogue.h. One call does one block: at most kBlockRows rows
+// and one panel of w.
 #pragma once
 #include "cpu/common/epilogue.h"
 #include "cpu/isa.h"
@@ -19,6 +19,9 @@ constexpr int64_t code_bytes(Codes codes) { return codes == Codes::s16 ? 2 : 1; 
 constexpr int64_t kMaxK = 65536;
 // Depth to which rows of a are padded with zero codes; all kr divide it.
 constexpr int64_t kDepthStep = 64;
+// Most rows of a block: all panels pass them before the next ones, so that their part of the output
+// stays within reach of the TLB. A multiple of every mr.
+constexpr int64_t kBlockRows = 96;
 // Bytes behind the last panel that a kernel may read (and ignore): two 64-byte vectors from any
 // column of the last group on.
 constexpr int64_t kPackSlack = 128;
@@ -29,7 +32,7 @@ struct Int8GemmBlock {
   const int8_t* w;           // [k / kr][stored_cols][kr], zero padded in k (pack.h)
   int stored_cols;           // columns from one group of kr to the next
   int64_t k;                 // a multiple of kr
-  int rows, cols;            // 0 < rows, 0 < cols <= nr
+  int rows, cols;            // 0 < rows <= kBlockRows, 0 < cols <= nr
   int64_t n0;                // column of the matrix that column 0 of this block is
   const Epilogue* epilogue;  // its rows count from the first row of this block
 };

@@ -11,9 +11,6 @@ namespace pyops::cpu {
 
 // Rows of a in a kernel's form stay in L2 while every panel of w passes by.
 constexpr int64_t kChunkBytes = 512 * 1024;
-// Rows that all panels pass before the next ones: their part of the output then stays within reach
-// of the TLB. A multiple of every mr.
-constexpr int64_t kBlockRows = 96;
 // Below these a second thread costs more than it saves (waking the pool takes about 3 us).
 constexpr int64_t kSerialProducts = 1 << 20;
 constexpr int64_t kSerialCodes = 1 << 14;
