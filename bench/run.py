@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--isa", help="cap our kernels at this level")
     top.add_argument("--peer-isa", choices=list(caps.CAPS), default="native", help="cap the peers")
     top.add_argument("--threads", type=int, help="threads of torch, ours included")
-    top.add_argument("--shapes", choices=("main", "odd", "all", "tiny"), default="main")
+    top.add_argument("--shapes", choices=("main", "odd", "small", "all", "tiny"), default="main")
     top.add_argument("--only", default="", help="only cases whose name contains this")
     top.add_argument("--seconds", type=float, default=2.0, help="time per case, all candidates")
     top.add_argument("--no-roofline", action="store_true", help="do not measure the peaks")

@@ -33,14 +33,16 @@ SHAPES = (
 )
 # Sizes that fit no tile: what edges cost.
 ODD = ((1, 383, 385), (7, 1000, 1001), (33, 257, 129), (127, 767, 3071))
+# Where int8 stops to pay: pyops/quantize/break_even.py.
+SMALL = tuple((m, size, size) for size in (32, 48, 64) for m in (1, 64, 1024))
 TINY = ((1, 16, 16), (3, 37, 19), (20, 64, 64))
 # torch's int8 peers quantize the whole activation with one scale; far below this is a bug.
 PEER_SQNR_DB = 20.0
 
 
 def cases(shapes: str) -> Iterator[Case]:
-    """Yield every case of ``shapes``: "all", "main", "odd" or "tiny"."""
-    sets = {"all": SHAPES + ODD, "main": SHAPES, "odd": ODD, "tiny": TINY}
+    """Yield every case of ``shapes``: "all", "main", "odd", "small" or "tiny"."""
+    sets = {"all": SHAPES + ODD, "main": SHAPES, "odd": ODD, "small": SMALL, "tiny": TINY}
     for maker in (linear, gemm_fp32, gemm_int32):
         for m, k, n in sets[shapes]:
             yield maker(m, k, n)

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from ..ops.packing import MAX_K
+
 if TYPE_CHECKING:
     from .packed_module import PackedModule
 
-MAX_K = 65536  # the ops' limit: no int32 sum can overflow below it
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
