@@ -34,7 +34,7 @@ FIELDS = [
 def make():
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Linear(48, 96),
+        nn.Linear(64, 96),
         nn.Sequential(nn.ReLU(), nn.Linear(96, 96, bias=False)),
         nn.MultiheadAttention(96, 4),
         nn.Linear(96, 5),
@@ -49,7 +49,7 @@ def test_rows():
     first, second, attention, projection, last = report.rows
     assert (first.before, first.after) == ("Linear", "Int8Linear")
     assert first.reason == second.reason == "replaced"
-    assert first.bytes_before == 4 * (48 * 96 + 96)
+    assert first.bytes_before == 4 * (64 * 96 + 96)
     assert first.bytes_after == new[0].packed.nbytes + 4 * 96
     assert second.bytes_after == new[1][1].packed.nbytes
     assert (attention.before, attention.after) == ("MultiheadAttention", "MultiheadAttention")

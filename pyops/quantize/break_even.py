@@ -1,16 +1,17 @@
 """Sizes at which an int8 Linear loses to the float one, whatever the batch.
 
 Per row the float layer costs K * N products; the int8 layer costs a fraction of that, plus the K
-values it quantizes and the N it rescales. With K or N below about 48 the two extra terms outweigh
-the saving at every batch from 1 to 8192 (measured on AVX512-VNNI: 48 x 48 reaches 1.0x, 64 x 64
-1.4x, 1024 x 10 0.9x). A weight of 64K values is left out of the rule: at one row it costs memory
-bandwidth, of which int8 needs a quarter. Elsewhere the answer depends on batch and machine, and
-``example_inputs`` measures it.
+values it quantizes and the N it rescales, and a call costs a few microseconds more. Below 64 x 64
+that outweighs the saving at every batch: from 1 to 1024 rows 48 x 48 runs at 0.45x to 0.76x of the
+float layer's speed, 64 x 64 at 0.47x to 1.4x (``python bench/run.py int8_gemm --peers --shapes
+small --only int8_linear``; two cores with AMX). A weight of 64K values is left out of the rule: at
+one row it costs memory bandwidth, of which int8 needs a quarter. Elsewhere the answer depends on
+batch and machine, and ``example_inputs`` measures it.
 """
 
 from __future__ import annotations
 
-MIN_FEATURES = 48
+MIN_FEATURES = 64
 MIN_WEIGHTS = 1 << 16
 
 

@@ -21,7 +21,7 @@ class Renamed(nn.Linear):
 
 
 def linear(**kwargs):
-    return nn.Linear(48, 48, **kwargs)
+    return nn.Linear(64, 64, **kwargs)
 
 
 def with_hook(register):
@@ -60,8 +60,8 @@ def with_nan(value):
 
 
 LEFT = {
-    "subclass_forward": (lambda: OwnForward(48, 48), "OwnForward is a subclass of Linear with its"),
-    "subclass": (lambda: Renamed(48, 48), "Renamed is a subclass of Linear .exact types only"),
+    "subclass_forward": (lambda: OwnForward(64, 64), "OwnForward is a subclass of Linear with its"),
+    "subclass": (lambda: Renamed(64, 64), "Renamed is a subclass of Linear .exact types only"),
     "forward_hook": (lambda: with_hook("register_forward_hook"), "has hooks"),
     "forward_pre_hook": (lambda: with_hook("register_forward_pre_hook"), "has hooks"),
     "backward_hook": (lambda: with_hook("register_full_backward_hook"), "has hooks"),
@@ -74,12 +74,12 @@ LEFT = {
     "float64": (lambda: linear(dtype=torch.float64), "weight is float64"),
     "complex64": (lambda: linear(dtype=torch.complex64), "weight is complex64"),
     "meta": (lambda: linear(device="meta"), "meta device"),
-    "no_inputs": (lambda: nn.Linear(0, 48), r"weight is \[48, 0\]"),
-    "no_outputs": (lambda: nn.Linear(48, 0), r"weight is \[0, 48\]"),
+    "no_inputs": (lambda: nn.Linear(0, 64), r"weight is \[64, 0\]"),
+    "no_outputs": (lambda: nn.Linear(64, 0), r"weight is \[0, 64\]"),
     "deep": (lambda: nn.Linear(65537, 1), "in_features is 65537, more than 65536"),
     "nan": (lambda: with_nan(float("nan")), "weight holds NaN or Inf"),
     "inf": (lambda: with_nan(float("inf")), "weight holds NaN or Inf"),
-    "lazy": (lambda: nn.LazyLinear(48), "not initialized: run the float model once"),
+    "lazy": (lambda: nn.LazyLinear(64), "not initialized: run the float model once"),
 }
 
 
@@ -90,7 +90,7 @@ LEFT = {
 def test_left_alone_with_a_reason(case):
     build, reason = LEFT[case]
     layer = build()
-    model = nn.Sequential(nn.Linear(48, 48), layer)
+    model = nn.Sequential(nn.Linear(64, 64), layer)
     new = pyops.quantize(model)
     assert type(new[0]) is pyops.nn.Int8Linear
     assert type(new[1]) is type(layer)
@@ -103,7 +103,7 @@ def test_left_alone_with_a_reason(case):
 
 
 def test_multi_head_attention_stays_with_a_reason():
-    model = nn.ModuleDict({"attention": nn.MultiheadAttention(48, 4), "out": nn.Linear(48, 48)})
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(64, 4), "out": nn.Linear(64, 64)})
     new = pyops.quantize(model)
     assert type(new["attention"].out_proj) is type(model["attention"].out_proj)
     rows = {row.name: row for row in pyops.explain(new).rows}
@@ -115,9 +115,9 @@ def test_multi_head_attention_stays_with_a_reason():
 
 
 def test_a_plain_linear_inside_attention_stays_too():
-    attention = nn.MultiheadAttention(48, 4)
-    attention.extra = nn.Linear(48, 48)
-    new = pyops.quantize(nn.Sequential(attention, nn.Linear(48, 48)))
+    attention = nn.MultiheadAttention(64, 4)
+    attention.extra = nn.Linear(64, 64)
+    new = pyops.quantize(nn.Sequential(attention, nn.Linear(64, 64)))
     assert type(new[0].extra) is nn.Linear
 
 
@@ -146,7 +146,7 @@ def test_registering_a_replacement():
         assert replacement(nn.Linear(2, 2)) is pyops.nn.Int8Linear
         assert replacement_name("Int8Mine") is Int8Mine
         assert why_not(Mine(2, 2)) is None
-        model = nn.Sequential(Mine(48, 48))
+        model = nn.Sequential(Mine(64, 64))
         assert type(pyops.quantize(model)[0]) is Int8Mine
     finally:
         registry._replacements.clear()

@@ -10,9 +10,9 @@ from pyops.quantize.break_even import why_not_worth_it
 @pytest.mark.parametrize(
     ("k", "n", "wins"),
     [
-        (48, 48, True),
-        (47, 48, False),
-        (48, 47, False),
+        (64, 64, True),
+        (47, 64, False),
+        (64, 47, False),
         (768, 2, False),
         (1024, 10, False),
         (4096, 16, True),
@@ -26,6 +26,6 @@ def test_rule(k, n, wins):
     assert (reason is None) == wins
     if reason:
         assert reason == (
-            f"too small to be faster in int8: {k} x {n} weights, break-even is 48 x 48 "
+            f"too small to be faster in int8: {k} x {n} weights, break-even is 64 x 64 "
             "(include= converts it at any size)"
         )

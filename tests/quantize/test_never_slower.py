@@ -15,7 +15,7 @@ from pyops.quantize import measure
 
 def make():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(48, 96), nn.ReLU(), nn.Linear(96, 64))
+    return nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64))
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def rows(model):
 
 def test_the_faster_one_is_kept_and_the_reason_recorded(clock):
     clock.update({96: (2.0, 1.0), 64: (1.0, 3.0)})
-    new = pyops.quantize(make(), example_inputs=torch.randn(5, 48))
+    new = pyops.quantize(make(), example_inputs=torch.randn(5, 64))
     assert type(new[0]) is Int8Linear
     assert type(new[2]) is nn.Linear
     found = rows(new)
-    assert found["0"].reason == "replaced: faster in int8, input [5, 48]"
+    assert found["0"].reason == "replaced: faster in int8, input [5, 64]"
     assert (found["0"].ms_before, found["0"].ms_after) == (2.0, 1.0)
     assert found["2"].reason == "float is faster here: 1 ms, int8 3 ms, input [5, 96]"
     assert (found["2"].ms_before, found["2"].ms_after) == (1.0, 3.0)
@@ -53,7 +53,7 @@ def test_the_faster_one_is_kept_and_the_reason_recorded(clock):
 
 def test_never_slower_can_be_off(clock):
     clock.update({96: (1.0, 9.0), 64: (1.0, 9.0)})
-    new = pyops.quantize(make(), example_inputs=torch.randn(5, 48), never_slower=False)
+    new = pyops.quantize(make(), example_inputs=torch.randn(5, 64), never_slower=False)
     found = rows(new)
     assert all(row.kernel for row in found.values())
     assert all(row.ms_before is None and row.sqnr_db > 30 for row in found.values())
@@ -62,25 +62,25 @@ def test_never_slower_can_be_off(clock):
 def test_nothing_is_faster_is_a_result_but_not_a_silent_one(clock, caplog):
     clock.update({96: (1.0, 9.0), 64: (1.0, 9.0)})
     with caplog.at_level(logging.WARNING, logger="pyops"):
-        new = pyops.quantize(make(), example_inputs=torch.randn(5, 48))
+        new = pyops.quantize(make(), example_inputs=torch.randn(5, 64))
     assert "int8 is slower for every layer of Sequential" in caplog.text
     assert not any(row.kernel for row in rows(new).values())
-    x = torch.randn(5, 48)
+    x = torch.randn(5, 64)
     assert torch.equal(new(x), make()(x))
 
 
 def test_strict_refuses_what_the_clock_decides(clock):
     clock.update({96: (2.0, 1.0), 64: (1.0, 3.0)})
     with pytest.raises(ValueError, match=r"(?s)strict=True and 1 layer.*2: float is faster"):
-        pyops.quantize(make(), example_inputs=torch.randn(5, 48), strict=True)
+        pyops.quantize(make(), example_inputs=torch.randn(5, 64), strict=True)
 
 
 class Looped(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a = nn.Linear(48, 48)
-        self.b = nn.Linear(48, 48)
-        self.never = nn.Linear(48, 48)
+        self.a = nn.Linear(64, 64)
+        self.b = nn.Linear(64, 64)
+        self.never = nn.Linear(64, 64)
         self.small = nn.Linear(4, 4)
 
     def forward(self, x, *, times=2):
@@ -90,12 +90,12 @@ class Looped(nn.Module):
 
 
 def test_calls_are_counted_per_shape_and_layers_not_reached_follow_the_size_rule(clock):
-    clock[48] = (2.0, 1.0)
-    example = {"x": torch.randn(3, 48), "times": 4}
+    clock[64] = (2.0, 1.0)
+    example = {"x": torch.randn(3, 64), "times": 4}
     found = rows(pyops.quantize(Looped(), example_inputs=example))
     assert (found["a"].ms_before, found["a"].ms_after) == (8.0, 4.0)
     assert (found["b"].ms_before, found["b"].ms_after) == (2.0, 1.0)
-    assert found["b"].reason.endswith("input [1, 48]")
+    assert found["b"].reason.endswith("input [1, 64]")
     assert found["never"].after == "Int8Linear"
     assert found["never"].ms_before is None
     assert found["small"].reason.startswith("too small")
@@ -103,17 +103,17 @@ def test_calls_are_counted_per_shape_and_layers_not_reached_follow_the_size_rule
 
 @pytest.mark.parametrize("pack", [tuple, list])
 def test_positional_arguments(clock, pack):
-    clock[48] = (2.0, 1.0)
-    new = pyops.quantize(Looped(), example_inputs=pack([torch.randn(3, 48)]))
+    clock[64] = (2.0, 1.0)
+    new = pyops.quantize(Looped(), example_inputs=pack([torch.randn(3, 64)]))
     assert rows(new)["a"].ms_before == 4.0
 
 
 def test_tied_layers_stay_together(clock):
-    model = nn.Sequential(nn.Linear(48, 48), nn.Linear(48, 48))
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     model[1].weight = model[0].weight
     times = iter([(2.0, 1.0), (1.0, 2.0)])
     measure._interleaved = lambda first, second: next(times)  # the fixture restores it
-    new = pyops.quantize(model, example_inputs=torch.randn(2, 48))
+    new = pyops.quantize(model, example_inputs=torch.randn(2, 64))
     assert type(new[0]) is type(new[1]) is nn.Linear
     assert new[0].weight is new[1].weight
     assert rows(new)["0"].reason == "weight is tied to 1.weight, which stays in float"
@@ -122,7 +122,7 @@ def test_tied_layers_stay_together(clock):
 def test_hooks_and_modes_are_gone_afterwards(clock):
     clock.update({96: (1.0, 9.0), 64: (1.0, 9.0)})
     model = make().train()
-    pyops.quantize(model, example_inputs=torch.randn(5, 48), inplace=True)
+    pyops.quantize(model, example_inputs=torch.randn(5, 64), inplace=True)
     assert not any(m._forward_hooks for m in model.modules())
     assert torch.is_grad_enabled()
 
@@ -139,7 +139,7 @@ def test_errors():
 
 
 def test_a_real_clock_chooses_the_smaller_time():
-    new = pyops.quantize(make(), example_inputs=torch.randn(5, 48), progress=True)
+    new = pyops.quantize(make(), example_inputs=torch.randn(5, 64), progress=True)
     for row in pyops.explain(new).rows:
         assert row.ms_before > 0
         assert row.ms_after > 0

@@ -16,7 +16,7 @@ from pyops.nn import Int8Linear
 def make(dtype=torch.float32):
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Linear(48, 96, dtype=dtype),
+        nn.Linear(64, 96, dtype=dtype),
         nn.GELU(),
         nn.BatchNorm1d(96, dtype=dtype),
         nn.Dropout(0.5),
@@ -29,11 +29,11 @@ class Tied(nn.Module):
 
     def __init__(self, head_tied=True):
         super().__init__()
-        self.embedding = nn.Embedding(100, 48)
-        self.a = nn.Linear(48, 48)
-        self.b = nn.Linear(48, 48)
+        self.embedding = nn.Embedding(100, 64)
+        self.a = nn.Linear(64, 64)
+        self.b = nn.Linear(64, 64)
         self.b.weight = self.a.weight
-        self.head = nn.Linear(48, 100, bias=False)
+        self.head = nn.Linear(64, 100, bias=False)
         if head_tied:
             self.head.weight = self.embedding.weight
 
@@ -44,9 +44,9 @@ class Tied(nn.Module):
 class Shared(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first = nn.Linear(48, 48)
+        self.first = nn.Linear(64, 64)
         self.again = self.first
-        self.inner = nn.ModuleList([self.first, nn.Linear(48, 48)])
+        self.inner = nn.ModuleList([self.first, nn.Linear(64, 64)])
 
     def forward(self, x):
         return self.inner[1](self.again(self.first(x)))
@@ -76,7 +76,7 @@ def test_converts_every_linear(dtype):
         "Dropout",
         "Int8Linear",
     ]
-    x = torch.randn(5, 48).to(dtype)
+    x = torch.randn(5, 64).to(dtype)
     out, expected = new(x), model.eval()(x)
     assert out.dtype == dtype
     signal, noise = expected.float().square().sum(), (out - expected).float().square().sum()
@@ -84,10 +84,10 @@ def test_converts_every_linear(dtype):
 
 
 def test_the_root_itself():
-    linear = nn.Linear(48, 96)
+    linear = nn.Linear(64, 96)
     new = pyops.quantize(linear)
     assert type(new) is Int8Linear
-    x = torch.randn(3, 48)
+    x = torch.randn(3, 64)
     assert (new(x) - linear(x)).abs().max() < 0.05
     with pytest.raises(ValueError, match="inplace=True cannot turn the Linear itself"):
         pyops.quantize(linear, inplace=True)
@@ -95,9 +95,9 @@ def test_the_root_itself():
 
 def test_the_input_is_never_changed():
     for model, x in (
-        (make().train(), torch.randn(5, 48)),
+        (make().train(), torch.randn(5, 64)),
         (Tied(), torch.tensor([[1, 2]])),
-        (Shared(), torch.randn(2, 48)),
+        (Shared(), torch.randn(2, 64)),
     ):
         before = fingerprint(model)
         new = pyops.quantize(model)
@@ -112,7 +112,7 @@ def test_the_result_is_in_eval_mode_without_gradients():
     new = pyops.quantize(make().train())
     assert not any(module.training for module in new.modules())
     assert not any(p.requires_grad for p in new.parameters())
-    assert not new(torch.randn(2, 48)).requires_grad  # runs outside no_grad too
+    assert not new(torch.randn(2, 64)).requires_grad  # runs outside no_grad too
 
 
 def test_untouched_parameters_are_new_objects_over_the_same_storage():
@@ -130,7 +130,7 @@ def test_untouched_parameters_are_new_objects_over_the_same_storage():
 def test_training_the_input_leaves_gradients_and_statistics_of_the_copy_alone():
     model = make().train()
     new = pyops.quantize(model)
-    model(torch.randn(8, 48)).sum().backward()
+    model(torch.randn(8, 64)).sum().backward()
     assert new[2].weight.grad is None
     assert torch.equal(new[2].running_mean, torch.zeros(96))
 
@@ -151,7 +151,7 @@ def test_shared_modules_stay_shared():
     assert new.first is new.again is new.inner[0]
     assert new.first is not new.inner[1]
     assert type(new.first) is type(new.inner[1]) is Int8Linear
-    x = torch.randn(3, 48)
+    x = torch.randn(3, 64)
     assert (new(x) - model(x)).abs().max() < 0.05
     assert [row.name for row in pyops.explain(new).rows] == ["first", "inner.1"]
 
@@ -168,8 +168,8 @@ def test_tied_weights_are_packed_once_or_stay_tied_in_float(inplace):
     rows = {row.name: row for row in pyops.explain(new).rows}
     assert rows["head"].reason == "weight is tied to embedding.weight, which stays in float"
     assert rows["b"].reason.endswith("shares the packed weight of a")
-    assert rows["b"].bytes_after == rows["b"].bytes_before == 4 * 48
-    assert rows["a"].bytes_before == 4 * (48 * 48 + 48)
+    assert rows["b"].bytes_after == rows["b"].bytes_before == 4 * 64
+    assert rows["a"].bytes_before == 4 * (64 * 64 + 64)
     with pytest.raises(ValueError, match=r"head: weight is tied to embedding\.weight"):
         pyops.quantize(Tied(), strict=True)
 
@@ -187,12 +187,12 @@ def test_a_tie_to_an_excluded_layer_stays_float():
 def test_inplace_converts_the_model_itself():
     model = make()
     first, norm = model[0], model[2].weight
-    expected = pyops.quantize(copy.deepcopy(model))(torch.ones(2, 48))
+    expected = pyops.quantize(copy.deepcopy(model))(torch.ones(2, 64))
     assert pyops.quantize(model, inplace=True) is model
     assert type(model[0]) is Int8Linear
     assert type(first) is nn.Linear
     assert model[2].weight is norm
-    assert torch.equal(model(torch.ones(2, 48)), expected)
+    assert torch.equal(model(torch.ones(2, 64)), expected)
 
 
 def test_a_failed_inplace_call_changes_nothing():
@@ -215,8 +215,8 @@ def test_recurrent_layers_beside_linears_survive_the_copy():
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.lstm = nn.LSTM(16, 48, batch_first=True)
-            self.head = nn.Linear(48, 64)
+            self.lstm = nn.LSTM(16, 64, batch_first=True)
+            self.head = nn.Linear(64, 64)
 
         def forward(self, x):
             return self.head(self.lstm(x)[0])
@@ -231,14 +231,14 @@ def test_recurrent_layers_beside_linears_survive_the_copy():
 def test_a_traced_graph_module():
     model = make().eval()
     traced = torch.fx.symbolic_trace(model)
-    x = torch.randn(3, 48)
+    x = torch.randn(3, 64)
     assert torch.equal(pyops.quantize(traced)(x), pyops.quantize(model)(x))
 
 
 def test_a_weight_cannot_be_assigned_over_an_int8_layer():
     new = pyops.quantize(make())
     with pytest.raises(KeyError, match="attribute 'weight' already exists"):
-        new[0].weight = nn.Parameter(torch.zeros(96, 48))
+        new[0].weight = nn.Parameter(torch.zeros(96, 64))
 
 
 def test_replaced_layers_do_not_keep_the_float_weight_alive():

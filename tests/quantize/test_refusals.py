@@ -10,7 +10,7 @@ import pyops
 
 
 def make():
-    return nn.Sequential(nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 64))
+    return nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64))
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ def make():
             "it holds no layer that has an int8",
         ),
         (lambda: nn.Linear(4, 4), r"every layer stays in float:\s+\(the model\): too small"),
-        (lambda: nn.Sequential(nn.Linear(48, 48).double()), "0: weight is float64"),
-        (lambda: nn.Sequential(nn.MultiheadAttention(48, 4)), "0.out_proj: nn.Multihead"),
+        (lambda: nn.Sequential(nn.Linear(64, 64).double()), "0: weight is float64"),
+        (lambda: nn.Sequential(nn.MultiheadAttention(64, 4)), "0.out_proj: nn.Multihead"),
     ],
 )
 def test_nothing_to_replace_is_an_error(model, message):
@@ -34,7 +34,7 @@ def test_nothing_to_replace_is_an_error(model, message):
 def test_what_is_no_plain_module():
     with pytest.raises(TypeError, match=r"quantize takes an nn\.Module, but got function"):
         pyops.quantize(lambda x: x)
-    scripted = torch.jit.script(nn.Sequential(nn.Linear(48, 48)))
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(64, 64)))
     with pytest.raises(TypeError, match="is a ScriptModule: quantize the Python model"):
         pyops.quantize(scripted)
     with pytest.raises(TypeError, match=r"^inner \(.*is a ScriptModule"):

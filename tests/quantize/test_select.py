@@ -12,12 +12,12 @@ from pyops.nn import Int8Linear
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
-        self.query = nn.Linear(48, 48)
-        self.key = nn.Linear(48, 48)
+        self.query = nn.Linear(64, 64)
+        self.key = nn.Linear(64, 64)
 
 
 def blocks():
-    return nn.ModuleDict({"layers": nn.ModuleList([Block(), Block()]), "head": nn.Linear(48, 48)})
+    return nn.ModuleDict({"layers": nn.ModuleList([Block(), Block()]), "head": nn.Linear(64, 64)})
 
 
 ALL = {"layers.0.query", "layers.0.key", "layers.1.query", "layers.1.key", "head"}
@@ -66,7 +66,7 @@ def test_a_pattern_that_matches_nothing(keywords, message):
 
 def test_an_include_that_finds_no_layer():
     with pytest.raises(ValueError, match="include='1' matches only GELU: no layer in it has"):
-        pyops.quantize(nn.Sequential(nn.Linear(48, 48), nn.GELU()), include="1")
+        pyops.quantize(nn.Sequential(nn.Linear(64, 64), nn.GELU()), include="1")
 
 
 @pytest.mark.parametrize("keyword", ["include", "exclude"])
@@ -77,18 +77,18 @@ def test_a_pattern_of_another_type(keyword, value):
 
 
 def test_small_layers_stay_unless_they_are_named():
-    model = nn.Sequential(nn.Linear(48, 48), nn.Linear(48, 4))
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 4))
     rows = pyops.explain(pyops.quantize(model)).rows
     assert rows[0].after == "Int8Linear"
     assert rows[1].after == "Linear"
-    assert rows[1].reason.startswith("too small to be faster in int8: 48 x 4 weights")
+    assert rows[1].reason.startswith("too small to be faster in int8: 64 x 4 weights")
     assert type(pyops.quantize(model, include=nn.Linear)[1]) is Int8Linear
     with pytest.raises(ValueError, match=r"(?s)strict=True and 1 layer\(s\).*1: too small"):
         pyops.quantize(model, strict=True)
 
 
 def test_strict_lists_every_layer_and_reason():
-    model = nn.Sequential(nn.Linear(48, 48), nn.Linear(48, 48).double(), nn.Linear(3, 3))
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64).double(), nn.Linear(3, 3))
     with pytest.raises(ValueError, match=r"2 layer") as error:
         pyops.quantize(model, strict=True)
     lines = str(error.value).splitlines()

@@ -18,11 +18,11 @@ from pyops.testing.outputs import OutputsOf
 
 def make(dtype=torch.float32):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(48, 96), nn.ReLU(), nn.LayerNorm(96), nn.Linear(96, 64))
+    model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.LayerNorm(96), nn.Linear(96, 64))
     return pyops.quantize(model.to(dtype))
 
 
-X = torch.linspace(-2, 2, 6 * 48).reshape(6, 48).sin()
+X = torch.linspace(-2, 2, 6 * 64).reshape(6, 64).sin()
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_state_dict_between_two_conversions():
     model = make()
     torch.manual_seed(1)
     other = pyops.quantize(
-        nn.Sequential(nn.Linear(48, 96), nn.ReLU(), nn.LayerNorm(96), nn.Linear(96, 64))
+        nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.LayerNorm(96), nn.Linear(96, 64))
     )
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)

@@ -16,19 +16,19 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.embedding = nn.Embedding(50, 48)
+        self.embedding = nn.Embedding(50, 64)
         self.conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-        self.first = nn.Linear(48, 48)
-        self.tied = nn.Linear(48, 48)
+        self.first = nn.Linear(64, 64)
+        self.tied = nn.Linear(64, 64)
         self.tied.weight = self.first.weight
         self.again = self.tied
-        self.norm = nn.BatchNorm1d(48)
-        self.lstm = nn.LSTM(48, 48)
-        self.small = nn.Linear(48, 3)
-        self.head = nn.Linear(48, 50, bias=False)
+        self.norm = nn.BatchNorm1d(64)
+        self.lstm = nn.LSTM(64, 64)
+        self.small = nn.Linear(64, 3)
+        self.head = nn.Linear(64, 50, bias=False)
         self.head.weight = self.embedding.weight
         self.register_buffer("seen", torch.tensor(7))
-        self.register_buffer("table", torch.randn(48), persistent=False)
+        self.register_buffer("table", torch.randn(64), persistent=False)
 
     def forward(self, ids):
         x = self.norm(self.tied(torch.relu(self.first(self.embedding(ids)))))

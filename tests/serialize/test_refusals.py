@@ -36,11 +36,11 @@ class Mine(nn.Linear):
 
 WRONG_SKELETONS = {
     "class": (
-        lambda s: change(s, "norm", nn.LayerNorm(48)),
+        lambda s: change(s, "norm", nn.LayerNorm(64)),
         "module 'norm' is a LayerNorm in the skeleton but a BatchNorm1d in the file",
     ),
     "layer_class": (
-        lambda s: change(s, "first", Mine(48, 48)),
+        lambda s: change(s, "first", Mine(64, 64)),
         "module 'first' is a Mine in the skeleton but a Linear in the file",
     ),
     "missing_module": (
@@ -52,19 +52,19 @@ WRONG_SKELETONS = {
         "the file has no module 'more' (ReLU in the skeleton)",
     ),
     "shape": (
-        lambda s: change(s, "small", nn.Linear(48, 4)),
-        "'small.weight' is [3, 48] in the file but [4, 48] in the skeleton",
+        lambda s: change(s, "small", nn.Linear(64, 4)),
+        "'small.weight' is [3, 64] in the file but [4, 64] in the skeleton",
     ),
     "int8_shape": (
-        lambda s: change(change(s, "tied", nn.Linear(48, 49)), "again", s.tied),
-        "'tied.weight' is [48, 48] in the file but [49, 48] in the skeleton",
+        lambda s: change(change(s, "tied", nn.Linear(64, 49)), "again", s.tied),
+        "'tied.weight' is [64, 64] in the file but [49, 64] in the skeleton",
     ),
     "bias_missing": (
-        lambda s: change(s, "first", nn.Linear(48, 48, bias=False)),
+        lambda s: change(s, "first", nn.Linear(64, 64, bias=False)),
         "the file holds 'first.bias', which the skeleton lacks",
     ),
     "bias_extra": (
-        lambda s: change(s, "head", nn.Linear(48, 50)),
+        lambda s: change(s, "head", nn.Linear(64, 50)),
         "the file has no tensor 'head.bias', which the skeleton has",
     ),
     "buffer": (
@@ -72,7 +72,7 @@ WRONG_SKELETONS = {
         "the file has no tensor 'extra', which the skeleton has",
     ),
     "not_shared": (
-        lambda s: change(s, "again", nn.Linear(48, 48)),
+        lambda s: change(s, "again", nn.Linear(64, 64)),
         "the file has no module 'again' (Linear in the skeleton)",
     ),
     "converted": (
@@ -97,7 +97,7 @@ def test_a_plain_tensor_on_the_meta_device_is_refused(path):
     class Plain(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear = nn.Linear(48, 48)
+            self.linear = nn.Linear(64, 64)
             self.table = torch.zeros(3)
 
     pyops.save(pyops.quantize(Plain()), path)
@@ -214,7 +214,7 @@ WRONG_FILES = {
         "the file holds '../../evil', which the skeleton lacks",
     ),
     "int8_as_float": (
-        {"tensors": lambda t: t.update({"first.weight": torch.zeros(48, 48)})},
+        {"tensors": lambda t: t.update({"first.weight": torch.zeros(64, 64)})},
         "'first': PackedWeight: weight is torch.float32",
     ),
     "minus_128": (
@@ -227,14 +227,14 @@ WRONG_FILES = {
     ),
     "scale_shape": (
         {"tensors": lambda t: t.update({"first.weight_scale": torch.ones(2)})},
-        r"'first.weight_scale' is \[2\] in the file but \[48\] in the skeleton",
+        r"'first.weight_scale' is \[2\] in the file but \[64\] in the skeleton",
     ),
     "float_as_int": (
-        {"tensors": lambda t: t.update({"norm.weight": torch.ones(48, dtype=torch.int64)})},
+        {"tensors": lambda t: t.update({"norm.weight": torch.ones(64, dtype=torch.int64)})},
         "'norm.weight' is torch.int64 in the file but torch.float32 in the skeleton",
     ),
     "bias_as_int": (
-        {"tensors": lambda t: t.update({"first.bias": torch.ones(48, dtype=torch.int64)})},
+        {"tensors": lambda t: t.update({"first.bias": torch.ones(64, dtype=torch.int64)})},
         "'first.bias' is torch.int64 in the file but torch.float32 in the skeleton",
     ),
 }

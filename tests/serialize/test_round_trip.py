@@ -65,18 +65,18 @@ def test_dtypes_are_preserved(path, dtype):
 
 
 def test_the_model_itself_may_be_the_layer(path):
-    new = pyops.quantize(nn.Linear(48, 48))
+    new = pyops.quantize(nn.Linear(64, 64))
     pyops.save(new, path)
-    loaded = pyops.load(path, nn.Linear(48, 48))
-    x = torch.randn(2, 48)
+    loaded = pyops.load(path, nn.Linear(64, 64))
+    x = torch.randn(2, 64)
     assert torch.equal(loaded(x), new(x))
 
 
 def test_a_model_that_stays_float_keeps_its_reasons(path):
-    model = pyops.quantize(nn.Sequential(nn.Linear(48, 48), nn.Linear(48, 48)), exclude="0")
-    model[1] = nn.Linear(48, 48)
+    model = pyops.quantize(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), exclude="0")
+    model[1] = nn.Linear(64, 64)
     pyops.save(model, path)
-    loaded = pyops.load(path, nn.Sequential(nn.Linear(48, 48), nn.Linear(48, 48)))
+    loaded = pyops.load(path, nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)))
     assert pyops.explain(loaded).rows[0].reason == "excluded (exclude=)"
 
 
@@ -150,7 +150,7 @@ def test_saving_over_the_file_that_the_model_was_loaded_from(saved, path, make):
 
 
 def test_parameters_over_one_storage_are_saved_apart(path):
-    model = nn.Sequential(nn.Linear(48, 48), nn.Linear(8, 8, bias=False), nn.LayerNorm(8))
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(8, 8, bias=False), nn.LayerNorm(8))
     model[2].weight = nn.Parameter(model[1].weight.detach()[0])
     new = pyops.quantize(model)
     pyops.save(new, path)

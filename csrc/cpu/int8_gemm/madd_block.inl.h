@@ -70,6 +70,7 @@ inline void block_of_madds(const Int8GemmBlock& b) {
   alignas(64) int32_t acc[kBlockRows * kTileCols];
   alignas(64) int16_t wide[kDepth * kTileCols];
   for (int64_t i = 0; i < b.rows * kTileCols; ++i) acc[i] = 0;
+  prefetch_output(*b.epilogue, 0, b.rows, b.n0, b.cols);
   const int64_t tiles = (b.rows + kMr - 1) / kMr;
   if (tiles == 1) {
     const auto* a = static_cast<const char*>(b.a);
