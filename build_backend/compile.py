@@ -35,7 +35,7 @@ FLAGS = (
     "-Wextra",
 )
 # -fno-tree-pre: gcc 12's partial redundancy elimination keeps a copy on the stack of every sum of
-#     an int8 tile: 56 vector moves through memory in a loop of 24 multiplies, and 42 % of peak.
+#     an int8 tile: 56 vector moves through memory in a loop of 24 multiplies.
 #     clang has no such option and needs none.
 # -Wno-uninitialized, -Wno-restrict: gcc 12 warns about its own headers, _mm512_undefined_* and
 #     std::string.

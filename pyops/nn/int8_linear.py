@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from ..ops import int8_linear
@@ -27,16 +26,15 @@ class Int8Linear(PackedModule):
     requires grad; TypeError or ValueError from the op on a wrong dtype or shape.
     """
 
-    def __init__(
-        self,
-        packed: PackedWeight,
-        bias: Tensor | None = None,
-        *,
-        dtype: torch.dtype = torch.float32,
-        transposed: bool = False,
-    ) -> None:
-        super().__init__(packed, bias, dtype=dtype, transposed=transposed)
-        self.in_features, self.out_features = packed.k, packed.n
+    @property
+    def in_features(self) -> int:
+        """K, the last dimension of the input."""
+        return self.packed.k
+
+    @property
+    def out_features(self) -> int:
+        """N, the last dimension of the output."""
+        return self.packed.n
 
     @classmethod
     def from_float(cls, layer: nn.Module, packed: PackedWeight | None = None) -> Self:

@@ -11,7 +11,7 @@ namespace pyops::cpu {
 
 // Rows of a in a kernel's form stay in L2 while every panel of w passes by.
 constexpr int64_t kChunkBytes = 512 * 1024;
-// Below these a second thread costs more than it saves (waking the pool takes about 3 us).
+// Below these a second thread costs more than it saves.
 constexpr int64_t kSerialProducts = 1 << 20;
 constexpr int64_t kSerialCodes = 1 << 14;
 
