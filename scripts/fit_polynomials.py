@@ -7,6 +7,7 @@ as flat as Remez' exchange.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -38,6 +39,42 @@ def show(name: str, coefficients: np.ndarray, error: float) -> None:
         print(f"    {np.float32(c):.9g}")
 
 
+INTERVALS, DEGREE = 16, 5
+STEP = 23 / 64
+LIMIT = np.float32(5.57)  # below 15.5 steps, where the rounded index would become 16
+
+
+def fit_table(tail: Callable[[float], float]) -> tuple[np.ndarray, float]:
+    """``[DEGREE + 1, INTERVALS]`` coefficients: ``tail((i + f) * STEP)``, f in [-0.5, 0.5].
+
+    Interpolation at Chebyshev nodes. The last interval is made to end in 0 at LIMIT, exactly as
+    evaluated in float32, so that everything beyond can be clamped to it.
+    """
+    columns, worst = [], 0.0
+    for i in range(INTERVALS):
+        f = chebyshev_nodes(-0.5 if i else 0.0, 0.5)
+        target = np.array([tail((i + v) * STEP) for v in f])
+        fitted = np.polynomial.chebyshev.Chebyshev.fit(f, target, DEGREE, domain=[-0.5, 0.5])
+        c = fitted.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
+        if i == INTERVALS - 1:
+            end = LIMIT * np.float32(1 / STEP) - np.float32(i)
+            value = c[-1]
+            for k in range(DEGREE - 1, 0, -1):
+                value = value * end + c[k]
+            c[0] = -(value * end)
+        error = np.polynomial.polynomial.polyval(f, c.astype(np.float64)) - target
+        worst = max(worst, float(np.abs(error).max()))
+        columns.append(c)
+    return np.stack(columns, 1), worst
+
+
+def show_table(name: str, tail: Callable[[float], float]) -> None:
+    table, error = fit_table(tail)
+    print(f"{name}: largest error {error:.2e}, one line per power")
+    for row in table:
+        print("    " + ", ".join(f"{c:.9g}" for c in row))
+
+
 def main() -> None:
     r = chebyshev_nodes(-0.5 * math.log(2) * 1.01, 0.5 * math.log(2) * 1.01)
     # exp(r) = 1 + r + r^2 q(r)
@@ -47,12 +84,9 @@ def main() -> None:
     exp_error = np.abs((1 + r + r**2 * q_value) / np.exp(r) - 1)
     show("exp: q(r), ascending powers", q, exp_error.max())
 
-    # 0.5 erfc(z / sqrt 2) = exp(-z^2 / 2) * t * p(t),  t = 1 / (1 + 0.25 z)
-    z = np.concatenate([chebyshev_nodes(0, 3), chebyshev_nodes(0, 14)])
-    t = 1 / (1 + 0.25 * z)
-    tail = np.array([0.5 * math.erfc(v / math.sqrt(2)) * math.exp(v * v / 2) for v in z])
-    coefficients, error = fit(t, tail / t, range(9))
-    show("normal tail: p(t), ascending powers", coefficients, error)
+    show_table("kNormalTail", lambda z: 0.5 * math.erfc(z / math.sqrt(2)))
+    scale = 2 * math.sqrt(2 / math.pi)
+    show_table("kTanhTail", lambda z: 1 / (1 + math.exp(scale * (z + 0.044715 * z**3))))
 
 
 if __name__ == "__main__":

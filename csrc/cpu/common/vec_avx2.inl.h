@@ -27,6 +27,11 @@ inline I32 min(I32 a, I32 b) { return _mm256_min_epi32(a, b); }
 inline I32 bit_and(I32 a, I32 b) { return _mm256_and_si256(a, b); }
 inline I32 shift_left_23(I32 a) { return _mm256_slli_epi32(a, 23); }
 
+inline F32 lookup_16(const float* table, I32 i) {
+  const F32 low = _mm256_permutevar8x32_ps(_mm256_load_ps(table), i);
+  const F32 high = _mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), i);
+  return _mm256_blendv_ps(low, high, as_f32(_mm256_slli_epi32(i, 28)));
+}
 inline F32 to_f32(I32 a) { return _mm256_cvtepi32_ps(a); }
 inline I32 to_i32(F32 a) { return _mm256_cvtps_epi32(a); }
 

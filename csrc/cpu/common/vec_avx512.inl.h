@@ -2,6 +2,7 @@
 // anonymous namespace.
 //
 // Loads and stores with a count touch n lanes: the others are read as 0, and never written.
+// lookup_16(table, i): table[i & 15] of a 64-byte aligned table.
 // max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in b comes through.
 
 constexpr int kLanes = 16;
@@ -32,6 +33,9 @@ inline I32 min(I32 a, I32 b) { return _mm512_min_epi32(a, b); }
 inline I32 bit_and(I32 a, I32 b) { return _mm512_and_si512(a, b); }
 inline I32 shift_left_23(I32 a) { return _mm512_slli_epi32(a, 23); }
 
+inline F32 lookup_16(const float* table, I32 i) {
+  return _mm512_permutexvar_ps(i, _mm512_load_ps(table));
+}
 inline F32 to_f32(I32 a) { return _mm512_cvtepi32_ps(a); }
 inline I32 to_i32(F32 a) { return _mm512_cvtps_epi32(a); }  // to nearest even
 

@@ -34,6 +34,7 @@ inline I32 min(I32 a, I32 b) { return a < b ? a : b; }
 inline I32 bit_and(I32 a, I32 b) { return a & b; }
 inline I32 shift_left_23(I32 a) { return static_cast<int32_t>(static_cast<uint32_t>(a) << 23); }
 
+inline F32 lookup_16(const float* table, I32 i) { return table[i & 15]; }
 inline F32 to_f32(I32 a) { return static_cast<float>(a); }
 inline I32 to_i32(F32 a) {
   // |a| < 2^22 here: adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the bits.

@@ -1,0 +1,102 @@
+"""``fuse_layers``: which modules of a model are traced, and what is remembered about the rest."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+from torch import nn
+
+from ..nn.int8_linear import Int8Linear
+from .forward import GraphForward, Variant, graph_of
+from .patterns import rewrite
+from .trace import CannotTraceError, argument_names, trace
+
+# Of modules whose forward does more than a graph can hold, the part that can be traced.
+_METHODS: dict[type[nn.Module], str] = {
+    nn.TransformerEncoderLayer: "_ff_block",
+    nn.TransformerDecoderLayer: "_ff_block",
+}
+_MOST_OPTIONAL = 2  # every subset of so many optional tensors gets a graph; of more, all or none
+_REASON = "_pyops_not_fused"
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """``notes``: by layer path from the model, what runs in its call. ``reasons``: why nothing."""
+
+    notes: dict[str, list[str]]
+    reasons: dict[str, str]
+
+
+def fuse_layers(model: nn.Module) -> None:
+    """Fuses around the int8 layers of ``model``, in place; ``fusions_of`` says what was done.
+
+    Modules keep class, parts and ``state_dict``: only the forward of the instance changes. The
+    results are those of the unfused model up to the rounding of activation functions.
+    """
+    for module in list(model.modules()):
+        if module is not model and isinstance(module, Int8Linear):
+            continue
+        if any(_layers(module)) and graph_of(module) is None:
+            _fuse(module)
+
+
+def _layers(module: nn.Module) -> Iterator[str]:
+    """Paths of the int8 layers that this module's own forward can reach by name."""
+    for name, child in module.named_children():
+        if isinstance(child, Int8Linear):
+            yield name
+        elif type(child) in (nn.ModuleList, nn.ModuleDict):
+            yield from (f"{name}.{path}" for path in _layers(child))
+
+
+def _fuse(module: nn.Module) -> None:
+    if type(module) in (nn.ModuleList, nn.ModuleDict):
+        return
+    method = _METHODS.get(type(module), "forward")
+    if method in module.__dict__:
+        module.__dict__[_REASON] = f"{method} was replaced on the instance"
+        return
+    variants, reason = [], "nothing beside the layers to fuse"
+    for tensors in _argument_sets(module, method):
+        try:
+            graph = trace(module, method, tensors)
+        except CannotTraceError as error:
+            reason = f"{type(module).__name__}.{method} cannot be traced: {error}"
+            continue
+        notes = rewrite(graph, module)
+        if notes:
+            variants.append(Variant.of(graph, tensors, notes))
+    if variants:
+        module.__dict__[method] = GraphForward(module, method, variants)
+    else:
+        module.__dict__[_REASON] = reason
+
+
+def _argument_sets(module: nn.Module, method: str) -> Iterator[tuple[str, ...]]:
+    """The calls to make graphs for: required arguments, and optional ones that may be tensors."""
+    named = argument_names(module, method)
+    required = [name for name, default in named if default is inspect.Parameter.empty]
+    optional = [name for name, default in named if default is None]
+    sizes = range(len(optional) + 1) if len(optional) <= _MOST_OPTIONAL else (0, len(optional))
+    for size in sizes:
+        for chosen in combinations(optional, size):
+            yield tuple(n for n, _ in named if n in required or n in chosen)
+
+
+def fusions_of(model: nn.Module) -> Fusion:
+    """What ``fuse_layers`` did to the layers of ``model``."""
+    notes: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        graph = graph_of(module)
+        if graph is not None:
+            notes.update({prefix + name: found for name, found in graph.notes.items()})
+        reason = module.__dict__.get(_REASON)
+        if reason is not None:
+            reasons.update({prefix + name: reason for name in _layers(module)})
+    return Fusion(notes, reasons)
