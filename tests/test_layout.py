@@ -20,7 +20,8 @@ SOURCE_DIRS = ("build_backend", "csrc", "kernels", "pyops", "tests", "bench", "s
 OPS = sorted(p.name for p in CPU.iterdir() if (p / "kernels.inc").is_file())
 ROW = re.compile(r"^PYOPS_[A-Z0-9_]+_KERNEL\(\s*(\w+)", re.MULTILINE)
 ISAS = re.findall(r"^PYOPS_ISA\((\w+)", (CPU / "isa.inc").read_text(), re.MULTILINE)
-BEYOND_KERNELS = {"driver", "pack", "table"}  # what an op's folder may hold beside one file per row
+# What an op's folder may hold beside one file per row.
+BEYOND_KERNELS = {"driver", "linear", "pack", "table"}
 INCLUDES_OF_ISA_FILES = {"immintrin.h", "arm_neon.h", "cstdint", "cstddef"}
 SCHEMA_TYPES = {
     "Tensor": "Tensor",

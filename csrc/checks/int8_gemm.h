@@ -69,6 +69,11 @@ inline void residual(const char* op, const OptionalTensor& t, const Tensor& inpu
   STD_TORCH_CHECK(same, op, ": residual must have the shape of the output");
 }
 
+inline void same_length(const char* op, const char* name, size_t length, size_t weights) {
+  STD_TORCH_CHECK(length == weights, op, ": ", name, " has ", length, " entries for ", weights,
+                  " weights");
+}
+
 // The header of a packed weight of shape [n, k].
 inline const cpu::PackedHeader& packed(const char* op, const Tensor& t, int64_t n, int64_t k) {
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Byte && t.dim() == 1, op,

@@ -1,7 +1,7 @@
 """int8 matrix products with a fused epilogue, and the quantizer that feeds them.
 
 ``int8_gemm``: ``acc[m, n] = sum_k a[m, k] * w[n, k]`` in int32, then the epilogue of
-``epilogue.py``. ``int8_linear`` quantizes its float input row by row and multiplies in one call.
+``epilogue.py``. ``int8_gemm_linear.py`` has the ops that quantize their input in the same call.
 Symmetric int8 weights with a scale per output channel; see "Integer-arithmetic-only inference",
 Jacob et al. 2018, for zero points and column sums.
 """
@@ -24,13 +24,7 @@ torch.library.define(
     "Tensor? bias, Tensor? residual, int activation, int out_dtype, float out_scale, "
     "int out_zero_point) -> Tensor",
 )
-torch.library.define(
-    "pyops::int8_linear",
-    "(Tensor x, Tensor packed, Tensor scale_w, Tensor? bias, Tensor? residual, int activation, "
-    "int out_dtype) -> Tensor",
-)
-
-for _op in ("quantize_rows", "int8_pack", "int8_unpack", "int8_gemm", "int8_linear"):
+for _op in ("quantize_rows", "int8_pack", "int8_unpack", "int8_gemm"):
     torch.library.impl(f"pyops::{_op}", "default", getattr(plain, f"{_op}_reference"))
     torch.library.register_fake(f"pyops::{_op}", getattr(plain, f"{_op}_fake"))
 
@@ -137,40 +131,6 @@ def int8_gemm(
         OUT_DTYPE_CODE[out_dtype],
         out_scale,
         out_zero_point,
-    )
-    return out
-
-
-def int8_linear(
-    x: Tensor,
-    packed: Tensor,
-    scale_w: Tensor,
-    bias: Tensor | None = None,
-    *,
-    residual: Tensor | None = None,
-    activation: str = "none",
-    out_dtype: torch.dtype | None = None,
-) -> Tensor:
-    """``activation(x @ w.T + bias + residual)`` with each row of ``x`` quantized to int8.
-
-    The same as symmetric ``quantize_rows`` and then ``int8_gemm``, in one call.
-
-    Args:
-        x: float32, bfloat16 or float16 ``[..., K]``.
-        packed, scale_w, bias, residual, activation: as for ``int8_gemm``.
-        out_dtype: float32, bfloat16 or float16; None means that of ``x``.
-
-    Raises:
-        TypeError, ValueError: an argument has another dtype, shape or value than stated.
-        RuntimeError: ``packed`` is for another kernel or shape.
-    """
-    dtype = x.dtype if out_dtype is None else out_dtype
-    checks.int8_linear(x, packed, scale_w, bias, residual, dtype)
-    checks.no_grad("int8_linear", x, scale_w, bias, residual)
-    if activation not in ACTIVATION_CODE:
-        raise checks.unknown_activation("int8_linear", activation)
-    out: Tensor = torch.ops.pyops.int8_linear.default(
-        x, packed, scale_w, bias, residual, ACTIVATION_CODE[activation], OUT_DTYPE_CODE[dtype]
     )
     return out
 

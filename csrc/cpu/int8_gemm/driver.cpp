@@ -1,84 +1,12 @@
-// The int8 ops on the CPU: check, choose a kernel, bring rows into the form that it takes, split
-// the product over threads.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
+// The int8 ops on codes: check, choose a kernel, bring rows into the form that it takes, split the
+// product over threads. linear.cpp has those that quantize their input.
 #include <tuple>
 #include <vector>
 
-#include "checks/int8_gemm.h"
-#include "cpu/int8_gemm/multiply.h"
+#include "cpu/int8_gemm/operands.h"
 
 namespace pyops::cpu {
 namespace {
-
-using checks::OptionalTensor;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-const Int8GemmKernel& active_kernel() { return best<Int8GemmKernel>(int8_gemm_kernels); }
-
-// The packer chose a layout; the driver takes the best kernel that reads it and likes m rows.
-const Int8GemmKernel& kernel_for(const char* op, const PackedHeader& header, int64_t m) {
-  const Int8GemmKernel& active = active_kernel();
-  checks::layout(op, header, active);
-  if (m >= active.min_m || int8_gemm_kernels.forced()) return active;
-  for (int i = 0; i < int8_gemm_kernels.count(); ++i) {
-    const auto& row = static_cast<const Int8GemmKernel&>(int8_gemm_kernels.row(i));
-    const bool usable = !row.test_only && (isa_allowed() & bit(row.isa));
-    if (usable && row.nr == active.nr && row.kr == active.kr && m >= row.min_m) return row;
-  }
-  return active;
-}
-
-template <class T>
-const T* pointer(const OptionalTensor& t) {
-  return t.has_value() ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
-}
-
-Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
-OptionalTensor dense(const OptionalTensor& t) { return t.has_value() ? dense(*t) : t; }
-
-constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
-                                 ScalarType::Char,  ScalarType::Byte,     ScalarType::Int};
-
-Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
-  std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
-  sizes.back() = n;
-  return torch::stable::new_empty(input, sizes, kTypes[out_dtype]);
-}
-
-// The epilogue's operands, contiguous, and kept alive while it points into them.
-struct Operands {
-  OptionalTensor scale_w, bias, residual;
-};
-
-Epilogue epilogue_of(const Tensor& packed, const Operands& operands, int64_t activation,
-                     int64_t out_dtype, const Tensor& out) {
-  Epilogue e = {};
-  e.w_sum = packed_sums(packed.const_data_ptr());
-  e.scale_w = pointer<float>(operands.scale_w);
-  e.bias = pointer<float>(operands.bias);
-  if (operands.residual.has_value()) {
-    e.residual = operands.residual->const_data_ptr();
-    e.residual_type = checks::float_dtype("epilogue", "residual", *operands.residual);
-  }
-  e.activation = static_cast<Activation>(activation);
-  e.out_type = static_cast<Dtype>(out_dtype);
-  e.out = out.mutable_data_ptr();
-  e.ld = out.size(out.dim() - 1);
-  return e;
-}
-
-void check_common(const char* op, const Tensor& input, int64_t n, const OptionalTensor& scale_w,
-                  const OptionalTensor& bias, const OptionalTensor& residual, int64_t activation,
-                  int64_t out_dtype, int64_t out_dtypes) {
-  checks::channels(op, "scale_w", scale_w, n);
-  checks::channels(op, "bias", bias, n);
-  checks::residual(op, residual, input, n);
-  checks::code(op, "activation", activation, 5);
-  checks::code(op, "out_dtype", out_dtype, out_dtypes);
-}
 
 Tensor int8_pack(const Tensor& weight) {
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Char, "int8_pack: weight must be torch.int8");
@@ -168,44 +96,10 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   if (kernel.codes == Codes::s8 && !is_signed) e.zero_shift = -128;
 
   const char* codes = static_cast<const char*>(a.const_data_ptr());
-  multiply({kernel, packed.const_data_ptr(), s, e}, [&](int64_t first, int64_t count, char* to) {
+  const Operand w = {packed.const_data_ptr(), n, 0, e};
+  multiply({kernel, &w, 1, s}, [&](int64_t first, int64_t count, char* to) {
     prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, kernel.codes, to,
                   round_up(s.k, kDepthStep));
-  });
-  return out;
-}
-
-Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scale_w,
-                   const OptionalTensor& bias, const OptionalTensor& residual, int64_t activation,
-                   int64_t out_dtype) {
-  static thread_local Buffer scale_buffer;
-  const Dtype type = checks::float_dtype("int8_linear", "x", input);
-  checks::at_least_1d("int8_linear", "x", input);
-  STD_TORCH_CHECK(scale_w.dim() == 1, "int8_linear: scale_w must be 1-D [N], but is ",
-                  scale_w.dim(), "-D");
-  const Shape s = {checks::rows_of(input), scale_w.size(0), input.size(input.dim() - 1)};
-  const PackedHeader& header = checks::packed("int8_linear", packed, s.n, s.k);
-  const Int8GemmKernel& kernel = kernel_for("int8_linear", header, s.m);
-  check_common("int8_linear", input, s.n, scale_w, bias, residual, activation, out_dtype, 3);
-
-  const Tensor x = dense(input);
-  const Tensor out = output_like(x, s.n, out_dtype);
-  if (s.m == 0 || s.n == 0) return out;
-  const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
-  float* scales = static_cast<float*>(scale_buffer.get(s.m * 4));
-  Epilogue e = epilogue_of(packed, operands, activation, out_dtype, out);
-  e.scale_a = scales;
-  e.scale_a_stride = 1;
-  e.zero_shift = kernel.codes == Codes::u8 ? 128 : 0;
-
-  const char* from = static_cast<const char*>(x.const_data_ptr());
-  const int64_t row_bytes = s.k * dtype_bytes(type), k_padded = round_up(s.k, kDepthStep);
-  const int64_t lda_bytes = k_padded * code_bytes(kernel.codes);
-  multiply({kernel, packed.const_data_ptr(), s, e}, [&](int64_t first, int64_t count, char* to) {
-    for (int64_t r = 0; r < count; ++r) {
-      kernel.quantize_row({from + (first + r) * row_bytes, type, s.k, k_padded, true, kernel.codes,
-                           to + r * lda_bytes, scales + first + r, nullptr});
-    }
   });
   return out;
 }
@@ -217,7 +111,6 @@ STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) {
   m.impl("int8_unpack", TORCH_BOX(&int8_unpack));
   m.impl("quantize_rows", TORCH_BOX(&quantize_rows));
   m.impl("int8_gemm", TORCH_BOX(&int8_gemm));
-  m.impl("int8_linear", TORCH_BOX(&int8_linear));
 }
 
 }  // namespace pyops::cpu

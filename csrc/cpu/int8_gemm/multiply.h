@@ -25,11 +25,21 @@ inline int64_t threads_for(const Shape& s) {
   return s.m * s.n * s.k < kSerialProducts ? 1 : torch::stable::get_num_threads();
 }
 
+// One weight [n, K], packed for the product's kernel, and what happens to its sums. Its columns are
+// columns start, start + 1, ... of the product; start is a multiple of nr.
+struct Operand {
+  const void* packed;
+  int64_t n, start;
+  Epilogue epilogue;
+};
+
+// a [m, K] times the weights of all operands: one quantization, one split over threads. shape.n
+// counts the columns up to the last operand's end.
 struct Product {
   const Int8GemmKernel& kernel;
-  const void* packed;
+  const Operand* operands;
+  int64_t count;
   Shape shape;
-  Epilogue epilogue;
 
   int64_t lda_bytes() const { return round_up(shape.k, kDepthStep) * code_bytes(kernel.codes); }
 };
@@ -41,20 +51,31 @@ inline int64_t rows_that_fit(const Product& p) {
   return fit > mr ? fit : mr;
 }
 
-// Rows [row, row + rows) by columns [col, col_end), from rows `a` in the kernel's form.
-inline void multiply_part(const Product& p, const char* a, int64_t lda_bytes, int64_t row,
-                          int64_t rows, int64_t col, int64_t col_end) {
+// Columns [col, col_end) of one operand by `rows` rows of a; row 0 of the epilogue is the first.
+inline void multiply_columns(const Product& p, const Operand& w, const Epilogue& epilogue,
+                             const char* a, int64_t rows, int64_t col, int64_t col_end) {
   const Int8GemmKernel& kernel = p.kernel;
-  Epilogue epilogue = p.epilogue;
-  advance_rows(&epilogue, row);
   for (int64_t n0 = col; n0 < col_end;) {
     const int64_t panel = n0 / kernel.nr * kernel.nr;
-    const int64_t stored = min64(kernel.nr, p.shape.n - panel);
+    const int64_t stored = min64(kernel.nr, w.n - panel);
     const int64_t stop = min64(panel + stored, col_end);
-    const int8_t* w = packed_panel(p.packed, panel) + (n0 - panel) * kernel.kr;
-    kernel.block({a, lda_bytes, w, static_cast<int>(stored), packed_depth(p.shape.k, kernel.kr),
-                  static_cast<int>(rows), static_cast<int>(stop - n0), n0, &epilogue});
+    const int8_t* panel_w = packed_panel(w.packed, panel) + (n0 - panel) * kernel.kr;
+    kernel.block({a, p.lda_bytes(), panel_w, static_cast<int>(stored),
+                  packed_depth(p.shape.k, kernel.kr), static_cast<int>(rows),
+                  static_cast<int>(stop - n0), n0, &epilogue});
     n0 = stop;
+  }
+}
+
+// Rows [row, row + rows) by columns [col, col_end), from rows `a` in the kernel's form.
+inline void multiply_part(const Product& p, const char* a, int64_t row, int64_t rows, int64_t col,
+                          int64_t col_end) {
+  for (int64_t i = 0; i < p.count; ++i) {
+    const Operand& w = p.operands[i];
+    Epilogue epilogue = w.epilogue;
+    advance_rows(&epilogue, row);
+    const int64_t first = col > w.start ? col - w.start : 0;
+    multiply_columns(p, w, epilogue, a, rows, first, min64(col_end - w.start, w.n));
   }
 }
 
@@ -73,7 +94,7 @@ void multiply_by_rows(const Product& p, const Grid& grid, const Prepare& prepare
       for (int64_t row = grid.row(i, m); row < row_end; row += block) {
         const int64_t rows = min64(block, row_end - row);
         prepare(row, rows, own);
-        multiply_part(p, own, lda_bytes, row, rows, 0, p.shape.n);
+        multiply_part(p, own, row, rows, 0, p.shape.n);
       }
     }
   });
@@ -97,15 +118,16 @@ void multiply_by_grid(const Product& p, const Prepare& prepare) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row_end = grid.row_end(i, rows);
         for (int64_t row = grid.row(i, rows); row < row_end; row += kBlockRows) {
-          multiply_part(p, codes + row * lda_bytes, lda_bytes, m0 + row,
-                        min64(kBlockRows, row_end - row), grid.col(i, s.n), grid.col_end(i, s.n));
+          multiply_part(p, codes + row * lda_bytes, m0 + row, min64(kBlockRows, row_end - row),
+                        grid.col(i, s.n), grid.col_end(i, s.n));
         }
       }
     });
   }
 }
 
-// out = epilogue(a w^T); prepare(first, count, to) writes rows of a in the kernel's form.
+// out = epilogue(a w^T) of every operand; prepare(first, count, to) writes rows of a in the
+// kernel's form.
 template <class Prepare>
 void multiply(const Product& p, const Prepare& prepare) {
   const Grid grid = split(p.kernel, p.shape, threads_for(p.shape));
