@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from . import backends
+from .graph import Fusion, fusions_of
 from .nn.containers import reads_weights
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
@@ -105,6 +106,7 @@ def explain(model: nn.Module) -> Report:
     if not isinstance(model, nn.Module):
         raise TypeError(f"explain takes an nn.Module, but got {type(model).__name__}")
     rows = []
+    fusion = fusions_of(model)
     inside: dict[int, str] = {}
     owners: dict[int, str] = {}
     for name, module in model.named_modules():
@@ -114,7 +116,7 @@ def explain(model: nn.Module) -> Report:
             rows.append(_float_row(name, module, why))
         elif isinstance(module, PackedModule):
             owner = owners.setdefault(id(module.packed), name)
-            rows.append(_packed_row(name, module, owner))
+            rows.append(_packed_row(name, module, owner, fusion))
         elif matches(module):
             rows.append(_float_row(name, module, _why_float(module, inside.get(id(module)))))
     return Report(tuple(rows))
@@ -138,11 +140,15 @@ def _float_row(name: str, module: nn.Module, reason: str) -> Row:
     return Row(name, cls, cls, None, None, reason, size, size, *measured)
 
 
-def _packed_row(name: str, module: PackedModule, owner: str) -> Row:
+def _packed_row(name: str, module: PackedModule, owner: str, fusion: Fusion) -> Row:
     record = get_record(module)
     bias = module.bias
     size = 0 if bias is None else bias.numel() * bias.element_size()
     reason = record.reason if record is not None else "built as an int8 layer"
+    if name in fusion.notes:
+        reason += f"; fused: {', '.join(fusion.notes[name])}"
+    elif name in fusion.reasons:
+        reason += f"; not fused: {fusion.reasons[name]}"
     if owner == name:
         size += module.packed.nbytes
     else:

@@ -3,7 +3,8 @@
 Tensors: every parameter and buffer (also the non-persistent ones) by its qualified name; an int8
 layer as ``weight`` (plain int8 [N, K]), ``weight_scale`` and ``bias``. ``__metadata__`` has
 ``format``, ``version`` and ``plan``, a JSON object with the class of every module, class and config
-of every int8 layer, the reason recorded for every layer, and which names are one tensor.
+of every int8 layer, the reason recorded for every layer, which names are one tensor, and what is
+fused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 from torch import Tensor, nn
 
+from .graph import fusions_of
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
 from .nn.registry import replacement_name
@@ -93,7 +95,8 @@ def load(path: str | os.PathLike[str], skeleton: nn.Module) -> nn.Module:
 
 
 def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
-    plan = Plan()
+    fusion = fusions_of(model)
+    plan = Plan(fuse=bool(fusion.notes or fusion.reasons), fused=fusion.notes)
     tensors: dict[str, Tensor] = {}
     seen: dict[int, str] = {}
     storages: set[int] = set()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .graph import Fusion, fuse_layers, fusions_of
 from .nn.containers import disable_fast_paths
 from .nn.packed_module import PackedModule
 from .nn.packed_weight import PackedWeight
@@ -45,7 +46,21 @@ class Loader:
                 set_record(module, self.plan.left[path])
         _refuse_meta(model)
         disable_fast_paths(model)
-        return model.eval()
+        model.eval()
+        if self.plan.fuse:
+            fuse_layers(model)
+            self._compare_fusions(fusions_of(model))
+        return model
+
+    def _compare_fusions(self, found: Fusion) -> None:
+        for path in sorted(self.plan.fused.keys() | found.notes.keys()):
+            saved, now = self.plan.fused.get(path), found.notes.get(path)
+            if saved != now:
+                why = found.reasons.get(path)
+                raise ValueError(
+                    f"{path!r} runs fused with {saved or 'nothing'} in the file but with "
+                    f"{now or 'nothing'} in the skeleton" + (f" ({why})" if why else "")
+                )
 
     def _compare_classes(self, skeleton: nn.Module) -> None:
         found = {path: type(module).__name__ for path, module in skeleton.named_modules()}

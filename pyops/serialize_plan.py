@@ -57,6 +57,7 @@ class Plan:
 
     ``aliases``: a name whose tensor is stored under another one. ``orders``: the order in which a
     tensor's dimensions lie in the file, where it is not that of its shape (channels_last).
+    ``fuse``: whether layers were fused (``pyops.graph``). ``fused``: what runs in a layer's call.
     """
 
     classes: dict[str, str] = field(default_factory=dict)
@@ -64,6 +65,8 @@ class Plan:
     left: dict[str, Record] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     orders: dict[str, list[int]] = field(default_factory=dict)
+    fuse: bool = False
+    fused: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -88,6 +91,8 @@ def read_plan(metadata: dict[str, str] | None) -> Plan:
             left=_map(raw, "left", _record),
             aliases=_map(raw, "aliases", _string),
             orders=_map(raw, "orders", _integers),
+            fuse=_boolean(raw["fuse"]),
+            fused=_map(raw, "fused", _strings),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"damaged plan: {type(error).__name__}: {error}") from error
@@ -102,6 +107,18 @@ def _map(raw: Any, key: str, read: Any) -> dict[str, Any]:
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a string")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
+    return value
+
+
+def _strings(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{value!r} is not a list of strings")
     return value
 
 

@@ -1,7 +1,6 @@
 """What the nodes of a rewritten graph call. Each does exactly what the original nodes did.
 
-A fused call is taken where the layer is still an int8 layer that nobody watches; a layer with
-hooks, one that was exchanged, or a residual of another shape or type runs as written by the user.
+``forward.py`` runs a graph only while its layers are those that were fused.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
+from torch import Tensor
 
-from ..nn.int8_linear import Int8Linear, forward_group
+from ..nn.int8_linear import Int8Linear, forward_group, forward_mlp
 
 _FLOAT: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda y: y,
@@ -24,30 +22,23 @@ _FLOAT: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def linear(
-    layer: nn.Module, x: Tensor, residual: Tensor | None = None, activation: str = "none"
+    layer: Int8Linear, x: Tensor, residual: Tensor | None = None, activation: str = "none"
 ) -> Tensor:
-    """``activation(layer(x) + residual)``."""
-    if type(layer) is Int8Linear and not _watched(layer):
-        if residual is None or layer.takes(x, residual):
-            return layer.forward(x, residual=residual, activation=activation)
-    y: Tensor = layer(x)
-    return _FLOAT[activation](y if residual is None else y + residual)
+    """``activation(layer(x) + residual)``; the residual may broadcast or promote."""
+    if residual is None or layer.takes(x, residual):
+        return layer.forward(x, residual=residual, activation=activation)
+    return _FLOAT[activation](layer.forward(x) + residual)
 
 
-def linears(layers: Sequence[nn.Module], x: Tensor, activations: Sequence[str]) -> list[Tensor]:
+def linears(layers: Sequence[Int8Linear], x: Tensor, activations: Sequence[str]) -> list[Tensor]:
     """``[activation(layer(x)) ...]`` of layers that read one tensor."""
-    if all(type(layer) is Int8Linear and not _watched(layer) for layer in layers):
-        return forward_group(layers, x, activations)  # type: ignore[arg-type]
-    return [
-        linear(layer, x, None, activation)
-        for layer, activation in zip(layers, activations, strict=True)
-    ]
+    return forward_group(layers, x, activations)
 
 
-def _watched(layer: nn.Module) -> bool:
-    return bool(
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-    )
+def mlp(
+    up: Int8Linear, down: Int8Linear, x: Tensor, residual: Tensor | None, activation: str
+) -> Tensor:
+    """``down(activation(up(x))) + residual``."""
+    if residual is None or down.takes(x, residual):
+        return forward_mlp(up, down, x, residual, activation)
+    return linear(down, linear(up, x, None, activation), residual)

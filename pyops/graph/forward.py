@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules import module as torch_module
 
 from .patterns import Notes
+from .trace import containers
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Variant:
         return cls(tensors, code.src, names, notes)
 
     def __post_init__(self) -> None:
-        scope = {
+        scope: dict[str, Any] = {
             name: importlib.import_module(value.name) if isinstance(value, _Import) else value
             for name, value in self.names.items()
         }
@@ -57,21 +61,30 @@ class GraphForward:
     """Takes the place of ``owner.method``, on the instance.
 
     A call runs the graph that was made for its arguments: those that are tensors, with all others
-    at their defaults. Any other call runs the method as written, as does every call under autocast
-    (which decides by function) or after one of the module's own attributes was changed.
+    at their defaults. Any other call runs the method as written; so does every call under autocast
+    (which decides by function), while a part has hooks, and after an attribute or a part of the
+    module was exchanged.
     """
 
     def __init__(self, owner: nn.Module, method: str, variants: list[Variant]) -> None:
         self.owner = owner
         self.method = method
         self.variants = {variant.tensors: variant for variant in variants}
-        signature = inspect.signature(getattr(type(owner), method))
-        parameters = list(signature.parameters.values())[1:]
-        self.arguments = tuple(
-            p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        )
+        signature = _signature(owner, method)
+        parameters = signature.parameters.values()
+        self.arguments = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.defaults = {p.name: p.default for p in parameters}
-        self.attributes = _own_attributes(owner)
+        self.__signature__ = signature  # for inspect.signature, which torch.export calls
+        self.attributes = {
+            name: value
+            for name, value in owner.__dict__.items()
+            if isinstance(value, _SIMPLE) and name != "training"
+        }
+        self.parts = tuple((part, _children(part)) for part in containers(owner))
+
+    @property
+    def __code__(self) -> CodeType:  # torch.export asks where a forward was written
+        return type(self).__call__.__code__
 
     @property
     def notes(self) -> Notes:
@@ -90,45 +103,72 @@ class GraphForward:
             given.update(kwargs)
             variant = self._variant(given)
         if variant is None:
-            return getattr(type(self.owner), self.method)(self.owner, *args, **kwargs)
+            as_written: Callable[..., Any] = getattr(type(self.owner), self.method)
+            return as_written(self.owner, *args, **kwargs)
         return variant.call(self.owner, *[given[name] for name in variant.tensors])
 
     def _variant(self, given: dict[str, Any]) -> Variant | None:
-        key = []
+        tensors = {name for name, value in given.items() if isinstance(value, Tensor)}
         for name, value in given.items():
-            if isinstance(value, Tensor):
-                key.append(name)
-            elif name not in self.defaults or value is not self.defaults[name]:
+            if name not in tensors and (
+                name not in self.defaults or value is not self.defaults[name]
+            ):
                 return None
-        variant = self.variants.get(tuple(key)) or self.variants.get(tuple(sorted(key)))
-        if variant is None or not self._as_traced():
-            return None
-        device = given[key[0]].device.type if key else "cpu"
-        if device != "meta" and torch.is_autocast_enabled(device):
-            return None
-        return variant
+        for names, variant in self.variants.items():
+            if len(names) == len(tensors) and tensors.issuperset(names):
+                return variant if self._as_traced() and not _autocast(given[names[0]]) else None
+        return None
 
     def _as_traced(self) -> bool:
-        now = self.owner.__dict__
-        return all(now.get(name) is value for name, value in self.attributes)
+        for name, value in self.attributes.items():
+            if self.owner.__dict__.get(name) is not value:
+                return False
+        for part, children in self.parts:
+            now = _children(part)
+            if len(now) != len(children):
+                return False
+            for child, before in zip(now, children, strict=True):
+                if child is not before or child._forward_hooks or child._forward_pre_hooks:
+                    return False
+        hooks = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+        return not hooks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphForward:
-        import copy
-
         new = object.__new__(type(self))
         memo[id(self)] = new
-        new.__dict__.update(self.__dict__)  # variants take the owner as their argument: shared
-        new.owner = copy.deepcopy(self.owner, memo)
-        new.attributes = _own_attributes(new.owner)
+        new.__dict__.update(
+            {
+                name: value if name in _SHARED else copy.deepcopy(value, memo)
+                for name, value in self.__dict__.items()
+            }
+        )
         return new
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "__signature__"}
 
-def _own_attributes(module: nn.Module) -> tuple[tuple[str, Any], ...]:
-    return tuple(
-        (name, value)
-        for name, value in module.__dict__.items()
-        if isinstance(value, (bool, int, float, str, type(None))) and name != "training"
-    )
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__signature__ = _signature(self.owner, self.method)
+
+
+# Variants take the owner as an argument, so copies share them.
+_SHARED = ("variants", "__signature__")
+_SIMPLE = (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType)
+
+
+def _signature(owner: nn.Module, method: str) -> inspect.Signature:
+    signature = inspect.signature(getattr(type(owner), method))
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _children(part: nn.Module) -> tuple[nn.Module, ...]:
+    return tuple(child for child in part._modules.values() if child is not None)
+
+
+def _autocast(x: Tensor) -> bool:
+    device = x.device.type
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def graph_of(module: nn.Module) -> GraphForward | None:

@@ -12,7 +12,7 @@ from torch import nn
 from ..nn.int8_linear import Int8Linear
 from .forward import GraphForward, Variant, graph_of
 from .patterns import rewrite
-from .trace import CannotTraceError, argument_names, trace
+from .trace import CannotTraceError, argument_names, containers, trace
 
 # Of modules whose forward does more than a graph can hold, the part that can be traced.
 _METHODS: dict[type[nn.Module], str] = {
@@ -38,29 +38,26 @@ def fuse_layers(model: nn.Module) -> None:
     results are those of the unfused model up to the rounding of activation functions.
     """
     for module in list(model.modules()):
-        if module is not model and isinstance(module, Int8Linear):
-            continue
-        if any(_layers(module)) and graph_of(module) is None:
+        callable_ = not isinstance(module, (Int8Linear, nn.ModuleList, nn.ModuleDict))
+        if callable_ and graph_of(module) is None and any(_layers(module)):
             _fuse(module)
 
 
-def _layers(module: nn.Module) -> Iterator[str]:
-    """Paths of the int8 layers that this module's own forward can reach by name."""
-    for name, child in module.named_children():
-        if isinstance(child, Int8Linear):
-            yield name
-        elif type(child) in (nn.ModuleList, nn.ModuleDict):
-            yield from (f"{name}.{path}" for path in _layers(child))
+def _layers(owner: nn.Module) -> Iterator[str]:
+    """Paths of the int8 layers that this module's own forward calls."""
+    parts = {id(part) for part in containers(owner)}
+    for path, module in owner.named_modules():
+        parent = owner.get_submodule(path.rpartition(".")[0])
+        if isinstance(module, Int8Linear) and id(parent) in parts:
+            yield path
 
 
 def _fuse(module: nn.Module) -> None:
-    if type(module) in (nn.ModuleList, nn.ModuleDict):
-        return
     method = _METHODS.get(type(module), "forward")
     if method in module.__dict__:
         module.__dict__[_REASON] = f"{method} was replaced on the instance"
         return
-    variants, reason = [], "nothing beside the layers to fuse"
+    variants, reason = [], None
     for tensors in _argument_sets(module, method):
         try:
             graph = trace(module, method, tensors)
@@ -72,7 +69,7 @@ def _fuse(module: nn.Module) -> None:
             variants.append(Variant.of(graph, tensors, notes))
     if variants:
         module.__dict__[method] = GraphForward(module, method, variants)
-    else:
+    elif reason is not None:
         module.__dict__[_REASON] = reason
 
 

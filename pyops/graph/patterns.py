@@ -4,6 +4,7 @@
 2. linear -> activation:               one call
 3. linear -> (+ residual):             one call; an activation may follow the sum, not precede it
 4. linears that read the same tensor:  one call, which quantizes that tensor once
+5. linear -> linear:                   one call, block of rows by block of rows
 
 Each rewrite needs the inner value to have a single reader. Results are those of the unfused layers
 up to the rounding of the activation: the epilogue adds bias and residual in float32 in that order.
@@ -22,6 +23,7 @@ from torch import fx, nn
 
 from ..nn.int8_linear import Int8Linear
 from . import calls
+from .trace import containers
 
 _ACTIVATION_FUNCTIONS: dict[Any, str] = {
     F.relu: "relu",
@@ -58,6 +60,9 @@ def rewrite(graph: fx.Graph, owner: nn.Module) -> Notes:
         if node.target is calls.linear and len(node.users) == 1:
             _fuse_activation(node, owner, notes)
     _fuse_siblings(graph, notes)
+    for node in list(graph.nodes):
+        if node.target is calls.linear:
+            _fuse_mlp(node, notes)
     return dict(notes)
 
 
@@ -69,7 +74,12 @@ def layer_path(node: fx.Node) -> str:
 
 
 def _submodule(owner: nn.Module, node: fx.Node) -> nn.Module | None:
-    return owner.get_submodule(str(node.target)) if node.op == "call_module" else None
+    """What the node calls, if it is a part that ``forward.py`` watches."""
+    if node.op != "call_module":
+        return None
+    parent, _, name = str(node.target).rpartition(".")
+    part = owner.get_submodule(parent)
+    return part._modules[name] if any(part is one for one in containers(owner)) else None
 
 
 def _is_layer_call(node: fx.Node, owner: nn.Module) -> bool:
@@ -180,3 +190,20 @@ def _fuse_siblings(graph: fx.Graph, notes: Notes) -> None:
             _replace(node, part)
             others = ", ".join(other for other in paths if other != path)
             notes[path].append(f"one call with {others}")
+
+
+def _fuse_mlp(down: fx.Node, notes: Notes) -> None:
+    up = down.args[1]
+    if not isinstance(up, fx.Node) or up.target is not calls.linear or len(up.users) != 1:
+        return
+    up_layer, x, inner, activation = up.args
+    down_layer, _, residual, outer = down.args
+    if inner is not None or outer != "none" or layer_path(up) == layer_path(down):
+        return
+    with down.graph.inserting_before(down):
+        arguments = (up_layer, down_layer, x, residual, activation)
+        new = down.graph.call_function(calls.mlp, arguments)
+    notes[layer_path(up)].append(f"one call with {layer_path(down)}")
+    notes[layer_path(down)].append(f"one call with {layer_path(up)}")
+    _replace(down, new)
+    down.graph.erase_node(up)

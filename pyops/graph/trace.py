@@ -1,23 +1,23 @@
 """One module's forward as an ``fx.Graph``, submodules as single calls, or the reason why not.
 
 Symbolic tracing runs the forward once on proxies, so whatever Python decides while it runs is
-frozen. Here everything that could freeze wrongly is refused: asking for a value's type or truth,
-writing to an attribute, tensors made from nothing, in-place changes of what others see. What is
-left depends on which arguments are tensors and on the module's attributes; ``forward.py`` compares
-both at every call.
+frozen. Here everything that could freeze wrongly is refused: asking for a value's type
+(``inspect_code.py``) or truth, writing to an attribute, tensors made from nothing, in-place changes
+of what others see. What is left depends on which arguments are tensors and on the module's
+attributes; ``forward.py`` compares both at every call.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.fx.proxy import Attribute, TraceError
+from torch.fx.proxy import TraceError
 
 from ..nn.packed_module import PackedModule
+from .inspect_code import asks_for_types
 
 _PURE_MODULES = ("torch", "_operator", "builtins", "math")
 
@@ -32,12 +32,15 @@ def trace(module: nn.Module, method: str, tensors: Sequence[str]) -> fx.Graph:
     Raises:
         CannotTraceError: with what the forward does.
     """
+    asks = asks_for_types(type(module), method)
+    if asks is not None:
+        raise CannotTraceError(f"it asks for the type of a value ({asks})")
     before = _state(module)
     tracer = _Tracer(method, tensors)
     try:
         graph = tracer.trace(module)
     except Exception as error:  # whatever the forward raises on proxies
-        raise CannotTraceError(_first_line(error)) from error
+        raise CannotTraceError(_first_sentence(error)) from error
     finally:
         changed = [name for name, value in _state(module).items() if before.get(name) != value]
         module.__dict__.update(tracer.attributes)
@@ -48,33 +51,12 @@ def trace(module: nn.Module, method: str, tensors: Sequence[str]) -> fx.Graph:
     return graph
 
 
-class _Refusing(fx.Proxy):
-    """A proxy that says what it is only where that is known."""
-
-    @property
-    def __class__(self) -> type:  # what isinstance looks at after type()
-        if sys._getframe(1).f_globals.get("__name__", "").startswith("torch."):
-            return type(self)
-        if self.node.op == "placeholder":  # forward.py makes sure of it
-            return Tensor
-        raise TraceError("it asks for the type of a value")
-
-    def __getattr__(self, name: str) -> Attribute:
-        return _RefusingAttribute(self, name)
-
+class _Proxy(fx.Proxy):
     def _in_place(self, *_: Any) -> Any:
         raise TraceError("it changes a tensor in place")
 
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __iand__ = __ior__ = __ixor__ = _in_place
     __imatmul__ = __ifloordiv__ = __imod__ = __ipow__ = __setitem__ = _in_place
-
-
-class _RefusingAttribute(Attribute):
-    @property
-    def __class__(self) -> type:
-        if sys._getframe(1).f_globals.get("__name__", "").startswith("torch."):
-            return type(self)
-        raise TraceError("it asks for the type of a value")
 
 
 class _Tracer(fx.Tracer):
@@ -97,7 +79,7 @@ class _Tracer(fx.Tracer):
         return call, proxies
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Refusing(node, self)
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -143,6 +125,14 @@ def argument_names(module: nn.Module, method: str) -> list[tuple[str, Any]]:
     return [(p.name, p.default) for p in parameters if p.kind in named]
 
 
+def containers(owner: nn.Module) -> Iterator[nn.Module]:
+    """The owner, and the lists and dicts of modules whose items its own forward calls."""
+    yield owner
+    for child in owner.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from containers(child)
+
+
 def _state(module: nn.Module) -> dict[str, Any]:
     """What a forward may write to: attributes, by identity; containers also by length."""
     state: dict[str, Any] = {}
@@ -170,9 +160,6 @@ def _check_node(node: fx.Node) -> None:
             raise CannotTraceError(f"it changes a tensor in place ({name})")
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    known = isinstance(error, TraceError) and text
-    return text[0] if known else f"{type(error).__name__}: {text[0] if text else 'no message'}"
-
-
+def _first_sentence(error: Exception) -> str:
+    text = (str(error).strip() or "no message").splitlines()[0].partition(". ")[0]
+    return text if isinstance(error, TraceError) else f"{type(error).__name__}: {text}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ..ops import int8_linear
+from ..ops import int8_linear, int8_linear_group, int8_mlp
 from .packed_module import PackedModule
 from .packed_weight import PackedWeight
 from .registry import replaces
@@ -46,11 +47,73 @@ class Int8Linear(PackedModule):
         bias: Tensor | None = layer.bias  # type: ignore[assignment]
         return cls(packed, bias, dtype=weight.dtype, transposed=transposed)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, *, residual: Tensor | None = None, activation: str = "none"
+    ) -> Tensor:
+        """``activation(x @ weight.T + bias + residual)`` in one call; residual ``[..., N]``."""
         dtype = self.output_dtype(x)
         packed, bias = self.packed, self._buffers["bias"]  # self.bias is a slow lookup
-        return int8_linear(x, packed.get(), packed.scale, bias, out_dtype=dtype)
+        return int8_linear(
+            x,
+            packed.get(),
+            packed.scale,
+            bias,
+            residual=residual,
+            activation=activation,
+            out_dtype=dtype,
+        )
+
+    def takes(self, x: Tensor, residual: Tensor) -> bool:
+        """Whether ``forward`` can add this residual with the result that ``+`` would have.
+
+        ``x``: what the layer reads, or a tensor with the same leading dimensions.
+        """
+        return (
+            residual.dtype == self.output_dtype(x)
+            and residual.shape[:-1] == x.shape[:-1]
+            and residual.shape[-1:] == (self.out_features,)
+        )
 
     def extra_repr(self) -> str:
         bias = self.bias is not None
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
+
+
+def forward_group(
+    layers: Sequence[Int8Linear], x: Tensor, activations: Sequence[str]
+) -> list[Tensor]:
+    """``[activation(layer(x)) ...]`` in one call that quantizes ``x`` once."""
+    dtype = layers[0].output_dtype(x)
+    biases = [layer._buffers["bias"] for layer in layers]
+    if any((bias is None) != (biases[0] is None) for bias in biases):
+        return [
+            layer.forward(x, activation=activation)
+            for layer, activation in zip(layers, activations, strict=True)
+        ]
+    return int8_linear_group(
+        x,
+        [layer.packed.get() for layer in layers],
+        [layer.packed.scale for layer in layers],
+        [bias for bias in biases if bias is not None],
+        activation=activations,
+        out_dtype=dtype,
+    )
+
+
+def forward_mlp(
+    up: Int8Linear, down: Int8Linear, x: Tensor, residual: Tensor | None, activation: str
+) -> Tensor:
+    """``down(activation(up(x))) + residual`` in one call that keeps the hidden values in cache."""
+    dtype = up.output_dtype(x)
+    return int8_mlp(
+        x,
+        up.packed.get(),
+        up.packed.scale,
+        up._buffers["bias"],
+        down.packed.get(),
+        down.packed.scale,
+        down._buffers["bias"],
+        activation=activation,
+        residual=residual,
+        out_dtype=dtype,
+    )

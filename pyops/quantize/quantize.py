@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..graph import fuse_layers
 from ..nn.containers import disable_fast_paths
 from ..nn.registry import replacement
 from .convert import convert
@@ -29,6 +30,7 @@ def quantize(
     strict: bool = False,
     example_inputs: Any = None,
     never_slower: bool | None = None,
+    fuse: bool = True,
     inplace: bool = False,
     progress: bool = False,
 ) -> nn.Module:
@@ -52,6 +54,9 @@ def quantize(
         never_slower: time each layer in float and in int8 at the shapes of ``example_inputs`` and
             keep the faster. Default: on when ``example_inputs`` is given. Off, or for a layer the
             run does not reach: layers too small to win at any batch size stay in float.
+        fuse: run an activation or a residual sum in the call of the layer before it, and layers
+            that read one tensor, or follow one another, in one call. A module whose forward can be
+            traced (``pyops.graph``) gets a rewritten one; classes, parts and names stay.
         inplace: convert ``model`` itself and free each float weight as it goes.
         progress: show a progress bar on stderr.
 
@@ -85,7 +90,10 @@ def quantize(
     with _bar(progress, "packing", chosen) as advance:
         target = convert(target, plan, measured, advance)
     disable_fast_paths(target)
-    return freeze(target)
+    freeze(target)
+    if fuse:
+        fuse_layers(target)
+    return target
 
 
 def _check_model(model: nn.Module, inplace: bool) -> None:

@@ -43,7 +43,7 @@ def test_the_faster_one_is_kept_and_the_reason_recorded(clock):
     assert type(new[0]) is Int8Linear
     assert type(new[2]) is nn.Linear
     found = rows(new)
-    assert found["0"].reason == "replaced: faster in int8, input [5, 64]"
+    assert found["0"].reason == "replaced: faster in int8, input [5, 64]; fused: relu"
     assert (found["0"].ms_before, found["0"].ms_after) == (2.0, 1.0)
     assert found["2"].reason == "float is faster here: 1 ms, int8 3 ms, input [5, 96]"
     assert (found["2"].ms_before, found["2"].ms_after) == (1.0, 3.0)
