@@ -1,12 +1,12 @@
-"""``int8_linear``, ``int8_gemm`` to fp32 and ``int8_gemm`` to int32 on Linear-layer shapes."""
+"""``int8_linear``, ``int8_gemm`` to fp32 and to int32, ``int8_linear_group`` and ``int8_mlp``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from case import Call, Case, WrongResultError, sqnr_db
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyops import ops
 
@@ -35,6 +35,9 @@ SHAPES = (
 ODD = ((1, 383, 385), (7, 1000, 1001), (33, 257, 129), (127, 767, 3071))
 # Where int8 stops to pay: pyops/quantize/break_even.py.
 SMALL = tuple((m, size, size) for size in (32, 48, 64) for m in (1, 64, 1024))
+# (M, K, N): a transformer's query, key and value (three K x K) and its MLP (K to N to K).
+LAYERS = ((1, 384, 1536), (128, 384, 1536), (1024, 384, 1536), (128, 768, 3072))
+TINY_LAYERS = ((3, 24, 40),)
 TINY = ((1, 16, 16), (3, 37, 19), (20, 64, 64))
 # torch's int8 peers quantize the whole activation with one scale; far below this is a bug.
 PEER_SQNR_DB = 20.0
@@ -46,6 +49,10 @@ def cases(shapes: str) -> Iterator[Case]:
     for maker in (linear, gemm_fp32, gemm_int32):
         for m, k, n in sets[shapes]:
             yield maker(m, k, n)
+    if shapes in ("all", "main", "tiny"):
+        for m, k, n in TINY_LAYERS if shapes == "tiny" else LAYERS:
+            yield group(m, k)
+            yield mlp(m, k, n)
 
 
 def linear(m: int, k: int, n: int) -> Case:
@@ -136,6 +143,69 @@ def gemm_int32(m: int, k: int, n: int) -> Case:
         check_ours=check,
         check_peer=check,
         tensors={"a": a, "b": b},
+    )
+
+
+class Siblings(nn.Module):
+    """Linears that read one tensor; the last one's output stands for all."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(k, k) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = [layer(x) for layer in self.layers][-1]
+        return out
+
+
+def group(m: int, k: int) -> Case:
+    """fp32 ``x [m, k]`` through three layers ``[k, k]``, as query, key and value."""
+    torch.manual_seed(0)
+    x, model = torch.randn(m, k), Siblings(k).eval()
+
+    def make_ours() -> Call:
+        packed, scale, bias = zip(*map(quantized_layer, model.layers), strict=True)
+        return lambda: ops.int8_linear_group(x, packed, scale, bias)[-1]
+
+    return layers_case(f"int8_linear_group 3x {m}x{k}x{k}", model, x, make_ours)
+
+
+def mlp(m: int, k: int, n: int) -> Case:
+    """fp32 ``x [m, k]`` through ``[n, k]``, gelu and ``[k, n]``."""
+    torch.manual_seed(0)
+    x = torch.randn(m, k)
+    model = nn.Sequential(nn.Linear(k, n), nn.GELU(), nn.Linear(n, k)).eval()
+
+    def make_ours() -> Call:
+        up, down = quantized_layer(model[0]), quantized_layer(model[2])
+        return lambda: ops.int8_mlp(x, *up, *down, activation="gelu")
+
+    return layers_case(f"int8_mlp {m}x{k}x{n}", model, x, make_ours)
+
+
+def quantized_layer(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Return packed weight, scale and bias of an ``nn.Linear``."""
+    assert isinstance(layer, nn.Linear)
+    quantized, scale = ops.quantize_weight(layer.weight.detach())
+    return ops.int8_pack(quantized), scale, layer.bias.detach()
+
+
+def layers_case(name: str, model: nn.Module, x: Tensor, make_ours: Callable[[], Call]) -> Case:
+    """Peers run the float model or their own conversion of it."""
+    with torch.inference_mode():
+        exact = model(x)
+    weights = sum(p.numel() for p in model.parameters() if p.dim() == 2)
+    return Case(
+        kind="model",
+        op="int8_gemm",
+        name=name,
+        operations=2.0 * x.shape[0] * weights,
+        bytes_moved=4.0 * x.numel() + weights + 4.0 * exact.numel(),
+        make_ours=make_ours,
+        check_ours=lambda result: expect_close(result, exact),
+        check_peer=lambda result: expect_close(result, exact),
+        model=model,
+        inputs=(x,),
     )
 
 

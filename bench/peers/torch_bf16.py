@@ -16,7 +16,8 @@ SLOW = False
 def make(case: Case) -> Call:
     """Return ``F.linear`` or the model in bf16."""
     if case.kind == "model":
-        model, inputs = copy.deepcopy(case.model).to(torch.bfloat16), case.inputs
+        model = copy.deepcopy(case.model).to(torch.bfloat16)
+        inputs = [x.bfloat16() if x.is_floating_point() else x for x in case.inputs]
         return lambda: model(*inputs)
     x, weight, bias = (case.tensors[name].bfloat16() for name in ("x", "weight", "bias"))
     return lambda: F.linear(x, weight, bias)
