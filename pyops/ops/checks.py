@@ -136,6 +136,12 @@ def unknown_activation(op: str, activation: str) -> ValueError:
     return ValueError(f"{op}: activation must be one of {ACTIVATIONS}, but is {activation!r}")
 
 
+def activations(op: str, *names: str) -> None:
+    for name in names:
+        if name not in ACTIVATIONS:
+            raise unknown_activation(op, name)
+
+
 def int8_gemm_output(
     activation: str,
     out_dtype: torch.dtype,

@@ -3,6 +3,9 @@
 ``int8_linear`` is one layer; ``int8_linear_group`` several that read one input (query, key, value);
 ``int8_mlp`` two that follow one another. All give the integers of ``quantize_rows`` and
 ``int8_gemm``, so fusing layers changes no bit.
+
+The kernel checks its arguments anyway, in less time than Python: the checks of ``checks.py`` run
+only after it has refused, to say so in the type and words that they share with the references.
 """
 
 from collections.abc import Sequence
@@ -60,14 +63,18 @@ def int8_linear(
         RuntimeError: ``packed`` is for another kernel or shape.
     """
     dtype = x.dtype if out_dtype is None else out_dtype
-    checks.int8_linear(x, packed, scale_w, bias, residual, dtype)
     checks.no_grad("int8_linear", x, scale_w, bias, residual)
-    if activation not in ACTIVATION_CODE:
-        raise checks.unknown_activation("int8_linear", activation)
-    out: Tensor = torch.ops.pyops.int8_linear.default(
-        x, packed, scale_w, bias, residual, ACTIVATION_CODE[activation], OUT_DTYPE_CODE[dtype]
-    )
-    return out
+    try:
+        act, to = ACTIVATION_CODE[activation], OUT_DTYPE_CODE[dtype]
+        out: Tensor = torch.ops.pyops.int8_linear.default(
+            x, packed, scale_w, bias, residual, act, to
+        )
+        return out
+    except (KeyError, RuntimeError) as error:
+        refused = error
+    checks.int8_linear(x, packed, scale_w, bias, residual, dtype)
+    checks.activations("int8_linear", activation)
+    raise refused
 
 
 def int8_linear_group(
@@ -96,16 +103,19 @@ def int8_linear_group(
         RuntimeError: a weight is packed for another kernel or shape.
     """
     dtype = x.dtype if out_dtype is None else out_dtype
-    names = list(activation) or ["none"] * len(packed)
-    for name in names:
-        if name not in ACTIVATION_CODE:
-            raise checks.unknown_activation("int8_linear_group", name)
-    checks.int8_linear_group(x, packed, scale_w, bias, names, dtype)
+    names = activation or ["none"] * len(packed)
     checks.no_grad("int8_linear_group", x, *scale_w, *bias)
-    out: list[Tensor] = torch.ops.pyops.int8_linear_group.default(
-        x, packed, scale_w, bias, [ACTIVATION_CODE[name] for name in names], OUT_DTYPE_CODE[dtype]
-    )
-    return out
+    try:
+        acts, to = [ACTIVATION_CODE[name] for name in names], OUT_DTYPE_CODE[dtype]
+        out: list[Tensor] = torch.ops.pyops.int8_linear_group.default(
+            x, packed, scale_w, bias, acts, to
+        )
+        return out
+    except (KeyError, RuntimeError) as error:
+        refused = error
+    checks.int8_linear_group(x, packed, scale_w, bias, names, dtype)
+    checks.activations("int8_linear_group", *names)
+    raise refused
 
 
 def int8_mlp(
@@ -141,22 +151,14 @@ def int8_mlp(
         RuntimeError: a weight is packed for another kernel or shape.
     """
     dtype = x.dtype if out_dtype is None else out_dtype
-    checks.int8_mlp(
-        x, packed_up, scale_up, bias_up, packed_down, scale_down, bias_down, residual, dtype
-    )
     checks.no_grad("int8_mlp", x, scale_up, bias_up, scale_down, bias_down, residual)
-    if activation not in ACTIVATION_CODE:
-        raise checks.unknown_activation("int8_mlp", activation)
-    out: Tensor = torch.ops.pyops.int8_mlp.default(
-        x,
-        packed_up,
-        scale_up,
-        bias_up,
-        ACTIVATION_CODE[activation],
-        packed_down,
-        scale_down,
-        bias_down,
-        residual,
-        OUT_DTYPE_CODE[dtype],
-    )
-    return out
+    up, down = (packed_up, scale_up, bias_up), (packed_down, scale_down, bias_down)
+    try:
+        act, to = ACTIVATION_CODE[activation], OUT_DTYPE_CODE[dtype]
+        out: Tensor = torch.ops.pyops.int8_mlp.default(x, *up, act, *down, residual, to)
+        return out
+    except (KeyError, RuntimeError) as error:
+        refused = error
+    checks.int8_mlp(x, *up, *down, residual, dtype)
+    checks.activations("int8_mlp", activation)
+    raise refused
