@@ -135,6 +135,10 @@ void multiply_mlp_block(const Rows& x, const Member& up, const Member& down, int
                 w_down.n);
 }
 
+int64_t row_bytes(const Member& member, int64_t k) {
+  return round_up(k, kDepthStep) * code_bytes(member.kernel->codes);
+}
+
 // With at least so many rows for each thread, reading both weights costs less than sharing rows.
 constexpr int64_t kMlpRows = 32;
 
@@ -153,8 +157,7 @@ void multiply_mlp(const Rows& x, Member& up, Member& down) {
   const int64_t mr = up.kernel->mr, units = (x.m + mr - 1) / mr;
   const Grid grid = {threads, 1, mr, 1, units, 1};
   const int64_t block = min64(mr * ((units - 1) / threads + 1), kBlockRows);
-  const int64_t depth = round_up(x.k > up.weight.n ? x.k : up.weight.n, kDepthStep);
-  const int64_t code_size = block * depth * 2 + 64;  // at most two bytes a code
+  const int64_t code_size = 64 + block * max64(row_bytes(up, x.k), row_bytes(down, up.weight.n));
   const int64_t hidden_size = round_up(block * hidden_bytes, 64);
   char* codes = static_cast<char*>(code_buffer.get(threads * code_size));
   char* hidden = static_cast<char*>(hidden_buffer.get(threads * hidden_size));
