@@ -47,13 +47,24 @@ inline void multiply_part(const Product& p, const char* a, int64_t lda_bytes, in
   const Int8GemmKernel& kernel = p.kernel;
   Epilogue epilogue = p.epilogue;
   advance_rows(&epilogue, row);
+  PackedCut cut = {};
+  if (kernel.cut) cut = packed_cut(p.packed);
   for (int64_t n0 = col; n0 < col_end;) {
     const int64_t panel = n0 / kernel.nr * kernel.nr;
     const int64_t stored = min64(kernel.nr, p.shape.n - panel);
     const int64_t stop = min64(panel + stored, col_end);
     const int8_t* w = packed_panel(p.packed, panel) + (n0 - panel) * kernel.kr;
-    kernel.block({a, lda_bytes, w, static_cast<int>(stored), packed_depth(p.shape.k, kernel.kr),
-                  static_cast<int>(rows), static_cast<int>(stop - n0), n0, &epilogue});
+    Int8GemmBlock block = {a,
+                           lda_bytes,
+                           w,
+                           static_cast<int>(stored),
+                           packed_depth(p.shape.k, kernel.kr),
+                           static_cast<int>(rows),
+                           static_cast<int>(stop - n0),
+                           n0,
+                           &epilogue};
+    if (kernel.cut) add_cut(&block, cut, panel / kernel.nr, p.shape.k, n0);
+    kernel.block(block);
     n0 = stop;
   }
 }
