@@ -32,7 +32,7 @@ struct Packed {
 inline void damage(const Packed& packed) {
   const PackedHeader& h = packed_header(packed.bytes.get());
   const PackedCut cut = packed_cut(packed.bytes.get());
-  const int64_t at = reinterpret_cast<const char*>(cut.variants) - packed.bytes.get();
+  const int64_t at = reinterpret_cast<const char*>(cut.windows) - packed.bytes.get();
   for (int64_t i = at; i < packed.bytes.count(); ++i) {
     packed.bytes[i] = static_cast<char>(coin() ? rng() : 0);
   }
@@ -48,7 +48,7 @@ inline int32_t read_code(Codes codes, const char* q, int64_t i, bool* agree) {
   const uint8_t* u8 = reinterpret_cast<const uint8_t*>(q);
   if (codes == Codes::u8) return u8[i];
   uint8_t want[16];
-  write_string(u8 + i / 4 * 16, want);
+  write_strings(u8 + i / 4 * 16, want);
   *agree = std::memcmp(want, u8 + i / 4 * 16, 16) == 0;
   return u8[i / 4 * 16 + i % 4];
 }

@@ -30,13 +30,11 @@ inline void prefetch_w(const int8_t* w) {
 // Four groups of codes at a time into the strings of cut.h. `codes` may be the last quarter of
 // `to`: no code is written over before it has been read.
 inline void write_strings(const uint8_t* codes, int64_t k_padded, uint8_t* to) {
-  constexpr char kNone = -128;  // as an index: write 0; so does kNone + 8
-  const I32 first =
-      _mm256_setr_epi8(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, kNone, kNone, kNone, kNone, kNone,  //
-                       4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, kNone, kNone, kNone, kNone, kNone);
+  const I32 first = _mm256_setr_epi8(0, 1, 2, 3, 0, 1, 2, 3, 0, 2, 1, 3, 0, 2, 1, 3,  //
+                                     4, 5, 6, 7, 4, 5, 6, 7, 4, 6, 5, 7, 4, 6, 5, 7);
   const I32 second = _mm256_add_epi8(first, _mm256_set1_epi8(8));
-  const I32 flip =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0));
+  const I32 flip = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 0, 0, 0, 0, -1, 0, -1, 0, 0, 0, 0, -1, 0, -1, 0));
   for (int64_t k = 0; k < k_padded; k += 16, to += 64) {
     const I32 four =
         _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + k)));

@@ -83,12 +83,12 @@ inline TileFn tile_of(int rows) {
   return tile<kRows>;
 }
 
-// Half a byte for each step: 0 to 7, whatever the bits.
-inline void read_variants(const uint8_t* variants, int64_t steps, uint8_t* offset) {
+// Half a byte for each step; whatever its bits, the window ends inside its group of 16 bytes.
+inline void read_windows(const uint8_t* windows, int64_t steps, uint8_t* offset) {
   for (int64_t i = 0; i < steps; i += 2) {
-    const uint8_t two = *variants++;
-    offset[i] = two & 7;
-    offset[i + 1] = two >> 4 & 7;
+    const int two = *windows++, first = two & 15, second = two >> 4;
+    offset[i] = static_cast<uint8_t>(first < 12 ? first : 12);
+    offset[i + 1] = static_cast<uint8_t>(second < 12 ? second : 12);
   }
 }
 
@@ -109,7 +109,7 @@ inline void block_of_cuts(const Int8GemmBlock& b) {
   for (int64_t k0 = 0; k0 < b.k; k0 += kDepth) {
     s.steps = min64(kDepth, b.k - k0) / 4;
     s.w = b.w + k0 * b.stored_cols;
-    read_variants(b.variants + k0 / 8, s.steps, offset);
+    read_windows(b.windows + k0 / 8, s.steps, offset);
     s.excess = s.excess_end;
     while (s.excess_end < b.excess_end && s.excess_end->k < k0 + 4 * s.steps) ++s.excess_end;
     for (int64_t t = 0, r0 = 0; t < tiles; ++t) {

@@ -50,7 +50,7 @@ struct Int8GemmBlock {
   // Of a cut panel (cut.h): what its sums start from, the windows of a that it multiplies, and
   // what was cut away, in order of k. Bytes that a caller may have damaged: any value is safe.
   const int32_t* start = nullptr;
-  const uint8_t* variants = nullptr;
+  const uint8_t* windows = nullptr;
   const Excess *excess = nullptr, *excess_end = nullptr;
 };
 

@@ -20,11 +20,9 @@ Panel panel_of(const PackedHeader& h, int64_t index) {
   return {n0, min64(h.nr, h.n - n0), packed_depth(h.k, h.kr), h.kr};
 }
 
-// Four k of every column of a panel, padded with zeros.
-void read_four(const int8_t* w, int64_t ldw, int64_t cols, int64_t k0, int64_t k,
-               int8_t (*four)[4]) {
+void read_group(const int8_t* w, int64_t cols, int64_t k0, int64_t k, CutGroup* group) {
   for (int64_t col = 0; col < cols; ++col) {
-    for (int i = 0; i < 4; ++i) four[col][i] = k0 + i < k ? w[col * ldw + k0 + i] : 0;
+    for (int i = 0; i < 4; ++i) group->w[i][col] = k0 + i < k ? w[col * k + k0 + i] : 0;
   }
 }
 
@@ -48,7 +46,7 @@ void convert_row(const From* from, int64_t k, bool is_signed, Codes codes, void*
       for (int64_t i = 0; i < k_padded; i += 4) {
         uint8_t four[4];
         std::memcpy(four, codes + i, 4);
-        write_string(four, static_cast<uint8_t*>(to) + 4 * i);
+        write_strings(four, static_cast<uint8_t*>(to) + 4 * i);
       }
       return;
     }
@@ -76,20 +74,20 @@ void pack_panel(const Panel& p, const int8_t* w, int64_t k, int8_t* out) {
 // The parts of PackedCut are const for readers; they belong to the bytes being packed.
 void pack_cut_panel(const Panel& p, const int8_t* w, int64_t k, int64_t index, const PackedCut& cut,
                     int8_t* out) {
-  uint8_t* variants = const_cast<uint8_t*>(cut.variants) + index * variant_bytes(k);
+  uint8_t* windows = const_cast<uint8_t*>(cut.windows) + index * window_bytes(k);
   int32_t* start = const_cast<int32_t*>(cut.start) + p.n0;
   Excess* excess = const_cast<Excess*>(cut.excess_at(index));
-  int8_t four[kMaxCutCols][4];
+  CutGroup group = {};
   for (int64_t k0 = 0; k0 < p.depth; k0 += 4, out += 4 * p.cols) {
-    read_four(w + p.n0 * k, k, p.cols, k0, k, four);
+    read_group(w + p.n0 * k, p.cols, k0, k, &group);
     int count;
-    const int variant = best_variant(four, p.cols, &count);
-    variants[k0 / 8] |= static_cast<uint8_t>(variant << k0 % 8);
+    const int window = best_window(group, &count);
+    windows[k0 / 8] |= static_cast<uint8_t>(window << k0 % 8);
     for (int64_t col = 0; col < p.cols; ++col) {
-      const CutFour c = cut_four(four[col], variant);
+      const CutFour c = cut_four(group, col, window);
       std::memcpy(out + 4 * col, c.stored, 4);
       for (int i = 0; i < 4; ++i) {
-        if (variant_flips(variant, i)) start[col] -= 255 * c.stored[i];
+        if (string_flips(window + i)) start[col] -= 255 * c.stored[i];
         if (c.excess[i] == 0) continue;
         *excess++ = {static_cast<uint16_t>(k0 + i), static_cast<uint8_t>(col),
                      static_cast<int8_t>(c.excess[i])};
@@ -100,15 +98,15 @@ void pack_cut_panel(const Panel& p, const int8_t* w, int64_t k, int64_t index, c
 
 void unpack_cut_panel(const Panel& p, int64_t k, int64_t index, const PackedCut& cut,
                       const int8_t* in, int8_t* w) {
-  const uint8_t* variants = cut.variants + index * variant_bytes(k);
+  const uint8_t* windows = cut.windows + index * window_bytes(k);
   for (int64_t k0 = 0; k0 < p.depth; k0 += 4, in += 4 * p.cols) {
-    const int variant = variants[k0 / 8] >> k0 % 8 & 7;
+    const int window = windows[k0 / 8] >> k0 % 8 & 15;
     for (int64_t col = 0; col < p.cols; ++col) {
       for (int i = 0; i < 4; ++i) {
-        const int64_t at = k0 + variant_k(variant, i);
+        const int64_t at = k0 + string_k(window + i);
         const int stored = in[4 * col + i];
         if (at < k)
-          w[col * k + at] = static_cast<int8_t>(variant_flips(variant, i) ? -stored : stored);
+          w[col * k + at] = static_cast<int8_t>(string_flips(window + i) ? -stored : stored);
       }
     }
   }
@@ -141,14 +139,14 @@ const char* packed_problem(const void* packed, int64_t bytes) {
 
 void count_cuts(const int8_t* w, int64_t n, int64_t k, int nr, int64_t first, int64_t last,
                 int32_t* counts) {
-  int8_t four[kMaxCutCols][4];
   for (int64_t index = first; index < last; ++index) {
     const int64_t n0 = index * nr, cols = min64(nr, n - n0);
+    CutGroup group = {};
     counts[index] = 0;
     for (int64_t k0 = 0; k0 < k; k0 += 4) {
-      read_four(w + n0 * k, k, cols, k0, k, four);
+      read_group(w + n0 * k, cols, k0, k, &group);
       int count;
-      best_variant(four, cols, &count);
+      best_window(group, &count);
       counts[index] += count;
     }
   }

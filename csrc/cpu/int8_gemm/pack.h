@@ -18,7 +18,7 @@
 // A cut layout (cut.h) has more, each part padded to 64 bytes: behind w_sum
 //               start[n], int32: what the sum of column n starts from
 // and at the end, behind the zero bytes,
-//               variants: per panel, half a byte for each 4 k, the lower half first
+//               windows: per panel, half a byte for each 4 k, the lower half first
 //               first[panel], int32, and one more: where a panel's part of the next begins
 //               Excess, in order of panel and k
 #pragma once
@@ -45,7 +45,7 @@ inline int64_t packed_sums_bytes(int64_t n) { return round_up(4 * n, 64); }
 inline int64_t packed_depth(int64_t k, int kr) { return round_up(k, kr); }
 inline int64_t packed_panels(int64_t n, int nr) { return (n + nr - 1) / nr; }
 // Of one panel: half a byte for each 4 k.
-inline int64_t variant_bytes(int64_t k) { return (k + 7) / 8; }
+inline int64_t window_bytes(int64_t k) { return (k + 7) / 8; }
 inline int64_t packed_panels_at(int64_t n, bool cut) {
   return 64 + (cut ? 2 : 1) * packed_sums_bytes(n);
 }
@@ -57,12 +57,12 @@ inline int64_t packed_bytes(int64_t n, int64_t k, const PackedLayout& layout, in
   if (layout.nr == 0) return 64 + n * k;
   const int64_t end = packed_panels_end(n, k, layout), panels = packed_panels(n, layout.nr);
   if (!layout.cut) return end;
-  return end + round_up(panels * variant_bytes(k), 64) + round_up(4 * (panels + 1), 64) +
+  return end + round_up(panels * window_bytes(k), 64) + round_up(4 * (panels + 1), 64) +
          round_up(4 * excess, 64);
 }
 
-// An Excess costs a row about as much as 32 products do, and a cut kernel multiplies a quarter
-// faster than the next one, which takes weights whole. And a layer of 256 x 256 with its scales has
+// An Excess costs a row about as much as 50 products do, so the most that are allowed cost the
+// fifth that a cut kernel is faster than the next one. And a layer of 256 x 256 with its scales has
 // to stay below 0.27 of its size in floats.
 inline bool cut_pays(int64_t n, int64_t k, const PackedLayout& layout, int64_t excess) {
   return excess <= n * k / 256 && 16 * packed_bytes(n, k, layout, excess) <= 17 * n * k;
@@ -86,7 +86,7 @@ inline const int8_t* packed_panel(const void* packed, int64_t n0) {
 // The parts of a cut layout. first[] may be damaged: excess_at() stays inside.
 struct PackedCut {
   const int32_t* start;
-  const uint8_t* variants;
+  const uint8_t* windows;
   const int32_t* first;
   const Excess* excess;
   int64_t count;
@@ -98,11 +98,11 @@ struct PackedCut {
 inline PackedCut packed_cut(const void* packed) {
   const PackedHeader& h = packed_header(packed);
   const char* bytes = static_cast<const char*>(packed);
-  const char* variants = bytes + packed_panels_end(h.n, h.k, {h.nr, h.kr, true});
-  const char* first = variants + round_up(packed_panels(h.n, h.nr) * variant_bytes(h.k), 64);
+  const char* windows = bytes + packed_panels_end(h.n, h.k, {h.nr, h.kr, true});
+  const char* first = windows + round_up(packed_panels(h.n, h.nr) * window_bytes(h.k), 64);
   const char* excess = first + round_up(4 * (packed_panels(h.n, h.nr) + 1), 64);
   return {reinterpret_cast<const int32_t*>(bytes + 64 + packed_sums_bytes(h.n)),
-          reinterpret_cast<const uint8_t*>(variants), reinterpret_cast<const int32_t*>(first),
+          reinterpret_cast<const uint8_t*>(windows), reinterpret_cast<const int32_t*>(first),
           reinterpret_cast<const Excess*>(excess), h.excess};
 }
 
@@ -110,7 +110,7 @@ inline PackedCut packed_cut(const void* packed) {
 inline void add_cut(Int8GemmBlock* block, const PackedCut& cut, int64_t panel, int64_t k,
                     int64_t n0) {
   block->start = cut.start + n0;
-  block->variants = cut.variants + panel * variant_bytes(k);
+  block->windows = cut.windows + panel * window_bytes(k);
   block->excess = cut.excess_at(panel);
   block->excess_end = cut.excess_at(panel + 1);
 }
