@@ -59,7 +59,8 @@ std::vector<Row> kernels(const std::string& op) {
   std::vector<Row> rows;
   for (int i = 0; i < table.count(); ++i) {
     const KernelRow& row = table.row(i);
-    const std::string layout = "n" + std::to_string(row.nr) + "k" + std::to_string(row.kr);
+    std::string layout = "n" + std::to_string(row.nr) + "k" + std::to_string(row.kr);
+    if (row.cut) layout += "cut";
     rows.emplace_back(row.name, isa_name(row.isa), layout, table.available(i), row.test_only);
   }
   return rows;

@@ -76,13 +76,23 @@ def implementations(op: str) -> tuple[Implementation, ...]:
     return tuple(Implementation(*row) for row in _C.kernels(op))
 
 
-def kernel(op: str) -> str:
-    """The implementation of ``op`` that runs now; ``"reference"`` without a compiled module."""
-    return "reference" if _C is None else _C.active_kernel(op)
+def kernel(op: str, layout: str | None = None) -> str:
+    """The implementation of ``op`` that runs now; ``"reference"`` without a compiled module.
+
+    ``layout``: that of a packed weight. A kernel of a "cut" layout leaves weights that it cannot
+    take to the next row, which packs them in its own.
+    """
+    if _C is None:
+        return "reference"
+    name: str = _C.active_kernel(op)
+    rows = implementations(op)
+    at = next(i for i, row in enumerate(rows) if row.name == name)
+    passed_on = rows[at].layout.endswith("cut") and layout == rows[at + 1].layout
+    return rows[at + passed_on].name
 
 
 def layout(op: str) -> str:
-    """Tag of the packed layout that the implementation running now takes."""
+    """Tag of the packed layout that the implementation running now prefers."""
     if _C is None:
         return "plain"
     name = kernel(op)

@@ -15,6 +15,7 @@ from torch import nn
 import pyops
 from pyops import backends
 from pyops.explain import Row
+from pyops.nn import Int8Linear
 
 FIELDS = [
     "name",
@@ -67,7 +68,8 @@ def test_kernel_and_isa_are_those_that_run_now():
     for name in pyops.isa.available():
         with pyops.isa.force(name):
             row = pyops.explain(new).rows[0]
-            assert row.kernel == backends.kernel("int8_gemm")
+            packed = next(m.packed for m in new.modules() if isinstance(m, Int8Linear))
+            assert row.kernel == backends.kernel("int8_gemm", packed.layout)
             levels = pyops.isa.available()
             assert levels.index(row.isa) <= levels.index(name)
 

@@ -92,9 +92,10 @@ inline const cpu::PackedHeader& packed(const char* op, const Tensor& t, int64_t 
 }
 
 inline void layout(const char* op, const cpu::PackedHeader& h, const cpu::Int8GemmKernel& kernel) {
-  STD_TORCH_CHECK(h.nr == kernel.nr && h.kr == kernel.kr, op, ": the weight is packed as n", h.nr,
-                  "k", h.kr, ", but kernel ", kernel.name, " takes n", kernel.nr, "k", kernel.kr,
-                  "; pack it again (int8_unpack, then int8_pack)");
+  STD_TORCH_CHECK(h.nr == kernel.nr && h.kr == kernel.kr && h.cut == kernel.cut, op,
+                  ": the weight is packed as n", h.nr, "k", h.kr, h.cut ? "cut" : "",
+                  ", but kernel ", kernel.name, " takes n", kernel.nr, "k", kernel.kr,
+                  kernel.cut ? "cut" : "", "; pack it again (int8_unpack, then int8_pack)");
 }
 
 inline void code(const char* op, const char* name, int64_t value, int64_t count) {

@@ -34,6 +34,7 @@ struct KernelRow {
   Isa isa;
   bool test_only;  // reached by force() alone
   int nr, kr;      // packed layout: columns of a panel, and depth of its innermost group
+  bool cut;        // packed layout: large weights are cut; the next row takes them whole
 };
 
 // A table of kernels; tables chain themselves so that nothing else needs to list them.

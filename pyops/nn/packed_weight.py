@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import backends, isa
 from ..ops import int8_pack, int8_unpack, quantize_weight
+from ..ops.packing import read_header
 
 _QUANTIZE_CHUNK = 1 << 18  # elements: keeps the float temporaries of one step to a few MB
 _repack_lock = threading.Lock()
@@ -62,7 +63,7 @@ class PackedWeight:
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         self.n, self.k = 0, 0
         self._data: Tensor
-        self._layout: str
+        self._layout: str  # what the kernel asked for; it may have packed for another one
         self._epoch: int
         self.assign(weight, scale)
 
@@ -81,6 +82,11 @@ class PackedWeight:
     @property
     def device(self) -> torch.device:
         return self._data.device
+
+    @property
+    def layout(self) -> str:
+        """Tag of the layout of the packed bytes that a call would use now."""
+        return "meta" if self.device.type == "meta" else read_header(self.get()).layout
 
     @property
     def nbytes(self) -> int:
@@ -172,7 +178,7 @@ class PackedWeight:
         return _from_bytes, (weight.cpu().numpy().tobytes(), self.k, self.scale)
 
     def __repr__(self) -> str:
-        return f"PackedWeight(n={self.n}, k={self.k}, layout={self._layout}, {self.device})"
+        return f"PackedWeight(n={self.n}, k={self.k}, layout={self.layout}, {self.device})"
 
 
 def _from_bytes(data: bytes, k: int, scale: Tensor) -> PackedWeight:

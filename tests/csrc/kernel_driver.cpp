@@ -16,6 +16,8 @@
 #include "cpu/int8_gemm/int8_gemm.h"
 #include "cpu/int8_gemm/pack.h"
 #include "guarded.h"
+#include "packed.h"
+#include "problem.h"
 
 using namespace pyops::cpu;
 
@@ -23,69 +25,19 @@ namespace {
 
 int failures = 0;
 
-struct Problem {
-  int64_t rows, n, k, n0, cols, ld, panel;
-  bool is_signed, per_row, has_zero, has_bias, has_residual;
-  Activation activation;
-  Dtype out_type, residual_type;
-  float out_inverse_scale;
-  int32_t out_zero;
-  std::vector<int8_t> w, a;  // a: int8 or, reinterpreted, uint8 codes
-  std::vector<float> scale_a, scale_w, bias;
-  std::vector<int32_t> zero_a;
-  std::vector<char> residual;
-
-  int32_t code(int64_t m, int64_t i) const {
-    return is_signed ? a[m * k + i] : static_cast<uint8_t>(a[m * k + i]);
-  }
-  int64_t out_count() const { return (rows - 1) * ld + n0 + cols; }
-};
-
-Problem random_problem(int nr) {
-  Problem p;
-  p.rows = size_up_to(40), p.n = size_up_to(200), p.k = size_up_to(300), p.panel = nr;
-  p.n0 = uniform(0, (p.n - 1) / nr) * nr;
-  const int64_t stored = min64(nr, p.n - p.n0);
-  p.cols = coin() ? stored : uniform(1, stored);
-  p.ld = p.n + uniform(0, 3);
-  p.is_signed = coin(), p.per_row = coin(), p.has_zero = coin();
-  p.has_bias = coin(), p.has_residual = coin();
-  p.activation = static_cast<Activation>(uniform(0, 4));
-  p.out_type = static_cast<Dtype>(uniform(0, 5));
-  p.residual_type = static_cast<Dtype>(uniform(0, 2));
-  p.out_inverse_scale = 1.0f / (0.01f + std::fabs(uniform_float(1.0f)));
-  p.out_zero = p.out_type == Dtype::u8 ? uniform(0, 255) : uniform(-128, 127);
-  const int64_t extreme = uniform(0, 9);  // one in ten: all operands at their limits
-  for (int64_t i = 0; i < p.n * p.k; ++i) p.w.push_back(extreme ? uniform(-127, 127) : -127);
-  for (int64_t i = 0; i < p.rows * p.k; ++i) p.a.push_back(extreme ? rng() : 128);
-  for (int64_t i = 0; i < p.rows; ++i) {
-    p.scale_a.push_back(std::fabs(uniform_float(0.1f)) + 1e-6f);
-    p.zero_a.push_back(p.is_signed ? uniform(-128, 127) : uniform(0, 255));
-  }
-  for (int64_t i = 0; i < p.n; ++i) {
-    p.scale_w.push_back(std::fabs(uniform_float(0.1f)) + 1e-6f);
-    p.bias.push_back(uniform_float(3.0f));
-  }
-  p.residual.resize(p.out_count() * dtype_bytes(p.residual_type));
-  for (int64_t i = 0; i < p.out_count(); ++i) {
-    from_float(uniform_float(5.0f), p.residual_type, p.residual.data(), i);
-  }
-  return p;
-}
-
 template <class T>
 void copy(const std::vector<T>& from, const Guarded<T>& to) {
   std::memcpy(to.get(), from.data(), from.size() * sizeof(T));
 }
 
 // The output buffer after one call, sentinel bytes included.
-std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p) {
+std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damaged = false) {
   const int64_t width = code_bytes(kernel.codes), k_padded = round_up(p.k, kDepthStep);
   // A panel of the problem may lie inside a wider one of this kernel: pack its columns alone.
   const int64_t stored = min64(p.panel, p.n - p.n0);
-  Guarded<char> packed(packed_bytes(stored, p.k, kernel.nr, kernel.kr), 64);
-  pack_header(packed.get(), stored, p.k, kernel.nr, kernel.kr);
-  pack_panels(packed.get(), p.w.data() + p.n0 * p.k, 0, (stored + kernel.nr - 1) / kernel.nr);
+  const Packed made(kernel, p.w.data() + p.n0 * p.k, stored, p.k);
+  if (damaged) damage(made);
+  const Guarded<char>& packed = made.bytes;
   Guarded<char> a(p.rows * k_padded * width, 64);
   prepare_codes(p.a.data(), p.is_signed, p.k, p.rows, p.k, kernel.codes, a.get(), k_padded);
 
@@ -102,7 +54,7 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p) {
   e.w_sum = w_sum.get();
   e.scale_a = scale_a.get(), e.scale_a_stride = p.per_row;
   e.zero_a = p.has_zero ? zero_a.get() : nullptr, e.zero_a_stride = p.per_row;
-  if (kernel.codes == Codes::u8 && p.is_signed) e.zero_shift = 128;
+  if (is_u8(kernel.codes) && p.is_signed) e.zero_shift = 128;
   if (kernel.codes == Codes::s8 && !p.is_signed) e.zero_shift = -128;
   e.scale_w = scale_w.get(), e.bias = p.has_bias ? bias.get() : nullptr;
   e.residual = p.has_residual ? residual.get() : nullptr, e.residual_type = p.residual_type;
@@ -118,6 +70,7 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p) {
     block.rows = static_cast<int>(p.rows);
     block.cols = static_cast<int>(min64(kernel.nr, p.cols - n));
     block.n0 = p.n0 + n, block.epilogue = &e;
+    if (kernel.cut) add_cut(&block, packed_cut(packed.get()), n / kernel.nr, p.k, n);
     kernel.block(block);
   }
   return {out.get(), out.get() + out.count()};
@@ -180,6 +133,18 @@ void gemm_case(const Int8GemmKernel& kernel, const Int8GemmKernel& generic) {
   }
 }
 
+void pack_case(const Int8GemmKernel& kernel) {
+  const Problem p = random_problem(kernel.nr);
+  const Packed packed(kernel, p.w.data(), p.n, p.k);
+  std::vector<int8_t> w(p.w.size());
+  unpack(packed.bytes.get(), w.data());
+  if (w != p.w) fail("unpack is not the inverse of pack", kernel.name, p, 0);
+  if (packed_problem(packed.bytes.get(), packed.bytes.count())) {
+    fail("refuses what it packed", kernel.name, p, 0);
+  }
+  if (kernel.cut) run(kernel, p, true);  // what comes out does not matter, where it reads does
+}
+
 // The codes, scale and zero point that `row` must produce, by the formula in int8_gemm.h.
 void quantize_reference(const QuantizeRow& row, std::vector<int32_t>* codes, float* scale,
                         int32_t* zero_point) {
@@ -233,10 +198,8 @@ void quantize_case(const Int8GemmKernel& kernel) {
   quantize_reference(row, &want, &want_scale, &want_zero);
   int64_t wrong = 0;
   for (int64_t i = 0; i < row.k_padded; ++i) {
-    const int32_t code = row.codes == Codes::s16  ? reinterpret_cast<int16_t*>(q.get())[i]
-                         : row.codes == Codes::u8 ? reinterpret_cast<uint8_t*>(q.get())[i]
-                                                  : reinterpret_cast<int8_t*>(q.get())[i];
-    wrong += code != want[i];
+    bool agree = true;
+    wrong += read_code(row.codes, q.get(), i, &agree) != want[i] || !agree;
   }
   const bool same_scale = std::isnan(want_scale) ? std::isnan(scale) : scale == want_scale;
   if (wrong || !same_scale || zero != want_zero) {
@@ -289,7 +252,9 @@ int main(int argc, char** argv) {
     const Int8GemmKernel& kernel = kernel_at(i);
     if (!any_cpu && !int8_gemm_kernels.available(i)) continue;
     rng.seed(static_cast<uint64_t>(seed));
-    for (int64_t c = 0; c < cases; ++c) gemm_case(kernel, generic), quantize_case(kernel);
+    for (int64_t c = 0; c < cases; ++c) {
+      gemm_case(kernel, generic), quantize_case(kernel), pack_case(kernel);
+    }
     std::printf("ran %s\n", kernel.name);
     std::fflush(stdout);
   }

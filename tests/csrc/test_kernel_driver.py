@@ -104,7 +104,7 @@ def test_under_sanitizers(build):
     [
         ("Nehalem", "generic", {"generic", "odd"}),
         ("qemu64", "generic", {"generic", "odd"}),
-        ("Haswell", "generic,avx2", {"generic", "odd", "avx2"}),
+        ("Haswell", "generic,avx2", {"generic", "odd", "avx2", "avx2wide"}),
     ],
 )
 def test_on_an_emulated_cpu(program, qemu, cpu, levels, kernels):

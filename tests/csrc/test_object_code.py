@@ -30,14 +30,15 @@ class Expected(NamedTuple):
 
 # multiple_of: rows x vectors of the full tile, so a loop unrolled over k may hold it several times.
 INT8_GEMM = (
-    Expected("avx2", "vpmaddwd ymm", 12, ("vpdpbusd",)),
+    Expected("avx2", "vpmaddubsw ymm", 12, ("vpdpbusd",)),
+    Expected("avx2wide", "vpmaddwd ymm", 12, ("vpdpbusd", "vpmaddubsw")),
     Expected("avxvnni", "vpdpbusd ymm", 12),
     Expected("evexvnni", "vpdpbusd ymm", 12),
     Expected("avx512", "vpmaddwd zmm", 24, ("vpdpbusd",)),
     Expected("avx512vnni", "vpdpbusd zmm", 24),
     Expected("amx", "tdpbssd tmm", 4),
 )
-ISA_NAMESPACE = r"pyops::cpu::(avx2|avxvnni|evexvnni|avx512|avx512vnni|amx)::"
+ISA_NAMESPACE = r"pyops::cpu::(avx2|avx2wide|avxvnni|evexvnni|avx512|avx512vnni|amx)::"
 
 
 @pytest.mark.parametrize("expected", INT8_GEMM, ids=lambda e: e.kernel)
@@ -64,7 +65,7 @@ def test_encoding_of_avx_vnni(object_code, kernel, vex):
 
 def test_avx_vnni_holds_nothing_of_avx512(object_code):
     """CPUs with AVX-VNNI and without AVX-512 have no EVEX encoding at all."""
-    for level in ("avx2", "avxvnni"):
+    for level in ("avx2", "avx2wide", "avxvnni"):
         for function in object_code.matching(rf"pyops::cpu::{level}::"):
             for i in function.body:
                 assert "%zmm" not in i.operands, function.name

@@ -8,20 +8,42 @@
 namespace pyops::cpu {
 namespace {
 
+// Where each panel's Excess begins, and where they end; empty if cutting does not pay.
+std::vector<int32_t> first_excess(const int8_t* w, int64_t n, int64_t k,
+                                  const Int8GemmKernel& kernel) {
+  const int64_t panels = packed_panels(n, kernel.nr);
+  std::vector<int32_t> first(panels + 1);
+  parallel_range(panels, kSerialCodes / (kernel.nr * (k + 1)), [&](int64_t begin, int64_t end) {
+    count_cuts(w, n, k, kernel.nr, begin, end, first.data() + 1);
+  });
+  int64_t count = 0;
+  for (int32_t& at : first) {
+    count += at;
+    if (count > INT32_MAX) return {};
+    at = static_cast<int32_t>(count);
+  }
+  if (!cut_pays(n, k, layout_of(kernel), count)) return {};
+  return first;
+}
+
 Tensor int8_pack(const Tensor& weight) {
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Char, "int8_pack: weight must be torch.int8");
   STD_TORCH_CHECK(weight.dim() == 2, "int8_pack: weight must be 2-D [N, K], but is ", weight.dim(),
                   "-D");
   const int64_t n = weight.size(0), k = weight.size(1);
   STD_TORCH_CHECK(k <= kMaxK, "int8_pack: K is ", k, ", but at most 65536 is exact in int32");
-  const Int8GemmKernel& kernel = active_kernel();
   const Tensor w = dense(weight);
-  const int64_t bytes = packed_bytes(n, k, kernel.nr, kernel.kr);
+  const int8_t* from = static_cast<const int8_t*>(w.const_data_ptr());
+  const Int8GemmKernel& active = active_kernel();
+  std::vector<int32_t> first;
+  if (active.cut) first = first_excess(from, n, k, active);
+  const Int8GemmKernel& kernel = active.cut && first.empty() ? next_of(active) : active;
+  const PackedLayout layout = layout_of(kernel);
+  const int64_t bytes = packed_bytes(n, k, layout, first.empty() ? 0 : first.back());
   const Tensor packed = torch::stable::new_empty(w, {bytes}, ScalarType::Byte);
   void* to = packed.mutable_data_ptr();
-  const int8_t* from = static_cast<const int8_t*>(w.const_data_ptr());
-  pack_header(to, n, k, kernel.nr, kernel.kr);
-  parallel_range((n + kernel.nr - 1) / kernel.nr, kSerialCodes / (kernel.nr * (k + 1)),
+  pack_header(to, n, k, layout, first.data());
+  parallel_range(packed_panels(n, kernel.nr), kSerialCodes / (kernel.nr * (k + 1)),
                  [&](int64_t begin, int64_t end) { pack_panels(to, from, begin, end); });
   return packed;
 }
@@ -92,7 +114,7 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   e.zero_a_stride = zero_point_a.has_value() && zero_point_a->numel() > 1;
   e.out_inverse_scale = 1.0f / static_cast<float>(out_scale);
   e.out_zero = static_cast<int32_t>(out_zero_point);
-  if (kernel.codes == Codes::u8 && is_signed) e.zero_shift = 128;
+  if (is_u8(kernel.codes) && is_signed) e.zero_shift = 128;
   if (kernel.codes == Codes::s8 && !is_signed) e.zero_shift = -128;
 
   const char* codes = static_cast<const char*>(a.const_data_ptr());

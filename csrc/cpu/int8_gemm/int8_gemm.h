@@ -12,8 +12,12 @@ namespace pyops::cpu {
 
 // How a kernel wants the codes of a. From int8 codes q: s8 is q, u8 is q + 128, s16 is q widened;
 // from uint8 codes: s8 is q - 128, u8 is q, s16 is q widened. The epilogue's zero_shift undoes it.
-enum class Codes : int { s8, u8, s16 };
-constexpr int64_t code_bytes(Codes codes) { return codes == Codes::s16 ? 2 : 1; }
+// u8x4 holds each group of four u8 codes as the 16 bytes of cut.h.
+enum class Codes : int { s8, u8, s16, u8x4 };
+constexpr int64_t code_bytes(Codes codes) {
+  return codes == Codes::u8x4 ? 4 : codes == Codes::s16 ? 2 : 1;
+}
+constexpr bool is_u8(Codes codes) { return codes == Codes::u8 || codes == Codes::u8x4; }
 
 // 65536 products of at most 255 * 128 stay below 2^31, so no int32 sum can overflow.
 constexpr int64_t kMaxK = 65536;
@@ -26,6 +30,14 @@ constexpr int64_t kBlockRows = 96;
 // column of the last group on.
 constexpr int64_t kPackSlack = 128;
 
+// What a cut leaves of one weight: w[n][k] = the weight multiplied by the kernel + value (cut.h).
+struct Excess {
+  uint16_t k;
+  uint8_t col;  // in its panel
+  int8_t value;
+};
+static_assert(sizeof(Excess) == 4, "pack.h counts these bytes");
+
 struct Int8GemmBlock {
   const void* a;  // rows x lda_bytes, padded to kDepthStep codes
   int64_t lda_bytes;
@@ -35,6 +47,11 @@ struct Int8GemmBlock {
   int rows, cols;            // 0 < rows <= kBlockRows, 0 < cols <= nr
   int64_t n0;                // column of the matrix that column 0 of this block is
   const Epilogue* epilogue;  // its rows count from the first row of this block
+  // Of a cut panel (cut.h): what its sums start from, the windows of a that it multiplies, and
+  // what was cut away, in order of k. Bytes that a caller may have damaged: any value is safe.
+  const int32_t* start = nullptr;
+  const uint8_t* windows = nullptr;
+  const Excess *excess = nullptr, *excess_end = nullptr;
 };
 
 // One row of float32, bfloat16 or float16:
@@ -48,7 +65,7 @@ struct QuantizeRow {
   const void* x;
   Dtype x_type;
   int64_t k;
-  int64_t k_padded;  // codes from k on are written as 0
+  int64_t k_padded;  // codes from k on are written as 0 (u8x4: as strings of 0)
   bool symmetric;
   Codes codes;
   void* q;

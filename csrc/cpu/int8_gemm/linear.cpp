@@ -54,7 +54,7 @@ Operand operand_of(const Member& member, const float* scales, int64_t start) {
   w.start = start;
   w.epilogue.scale_a = scales;
   w.epilogue.scale_a_stride = 1;
-  w.epilogue.zero_shift = member.kernel->codes == Codes::u8 ? 128 : 0;
+  w.epilogue.zero_shift = is_u8(member.kernel->codes) ? 128 : 0;
   return w;
 }
 

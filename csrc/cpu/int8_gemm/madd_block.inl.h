@@ -1,6 +1,6 @@
 // A block for the levels without VNNI: codes of a and w as int16, two products to an int32 lane by
-// vpmaddwd, exactly. (vpmaddubsw would multiply twice as many, but it saturates: 255 * 127 * 2 does
-// not fit an int16.)
+// vpmaddwd, exactly and for any weight. (vpmaddubsw multiplies twice as many, but it saturates:
+// 255 * 127 * 2 does not fit an int16. cut_block.inl.h takes weights that allow it.)
 //
 // Where several tiles share a panel, a stretch of it is widened once, into L1, and all rows pass
 // it: the shuffle port is left to the sums. Per step of 2 k a tile of 6 x 2 vectors takes 12

@@ -55,14 +55,24 @@ inline int64_t rows_that_fit(const Product& p) {
 inline void multiply_columns(const Product& p, const Operand& w, const Epilogue& epilogue,
                              const char* a, int64_t rows, int64_t col, int64_t col_end) {
   const Int8GemmKernel& kernel = p.kernel;
+  PackedCut cut = {};
+  if (kernel.cut) cut = packed_cut(w.packed);
   for (int64_t n0 = col; n0 < col_end;) {
     const int64_t panel = n0 / kernel.nr * kernel.nr;
     const int64_t stored = min64(kernel.nr, w.n - panel);
     const int64_t stop = min64(panel + stored, col_end);
     const int8_t* panel_w = packed_panel(w.packed, panel) + (n0 - panel) * kernel.kr;
-    kernel.block({a, p.lda_bytes(), panel_w, static_cast<int>(stored),
-                  packed_depth(p.shape.k, kernel.kr), static_cast<int>(rows),
-                  static_cast<int>(stop - n0), n0, &epilogue});
+    Int8GemmBlock block = {a,
+                           p.lda_bytes(),
+                           panel_w,
+                           static_cast<int>(stored),
+                           packed_depth(p.shape.k, kernel.kr),
+                           static_cast<int>(rows),
+                           static_cast<int>(stop - n0),
+                           n0,
+                           &epilogue};
+    if (kernel.cut) add_cut(&block, cut, panel / kernel.nr, p.shape.k, n0);
+    kernel.block(block);
     n0 = stop;
   }
 }

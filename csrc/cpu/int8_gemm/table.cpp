@@ -5,7 +5,7 @@ namespace {
 
 const Int8GemmKernel kRows[] = {
 #define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes) \
-  {{#name, Isa::isa, test_only, nr, kr},                                       \
+  {{#name, Isa::isa, test_only, nr, kr, Codes::codes == Codes::u8x4},          \
    mr,                                                                         \
    min_m,                                                                      \
    Codes::codes,                                                               \
