@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as torch_module
 
 from .patterns import Notes
-from .trace import containers
+from .simple_code import Guard
 
 
 @dataclass
@@ -62,11 +62,15 @@ class GraphForward:
 
     A call runs the graph that was made for its arguments: those that are tensors, with all others
     at their defaults. Any other call runs the method as written; so does every call under autocast
-    (which decides by function), while a part has hooks, and after an attribute or a part of the
-    module was exchanged.
+    (which decides by function), while a part has hooks or is in train mode, and after anything was
+    exchanged that the method reads (``simple_code.Guard``).
     """
 
-    def __init__(self, owner: nn.Module, method: str, variants: list[Variant]) -> None:
+    is_graph = True  # tells it from a forward that somebody else put on the instance
+
+    def __init__(
+        self, owner: nn.Module, method: str, variants: list[Variant], guards: list[Guard]
+    ) -> None:
         self.owner = owner
         self.method = method
         self.variants = {variant.tensors: variant for variant in variants}
@@ -75,12 +79,7 @@ class GraphForward:
         self.arguments = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.defaults = {p.name: p.default for p in parameters}
         self.__signature__ = signature  # for inspect.signature, which torch.export calls
-        self.attributes = {
-            name: value
-            for name, value in owner.__dict__.items()
-            if isinstance(value, _SIMPLE) and name != "training"
-        }
-        self.parts = tuple((part, _children(part)) for part in containers(owner))
+        self.guards = guards
 
     @property
     def __code__(self) -> CodeType:  # torch.export asks where a forward was written
@@ -120,16 +119,9 @@ class GraphForward:
         return None
 
     def _as_traced(self) -> bool:
-        for name, value in self.attributes.items():
-            if self.owner.__dict__.get(name) is not value:
+        for guard in self.guards:
+            if not guard.holds():
                 return False
-        for part, children in self.parts:
-            now = _children(part)
-            if len(now) != len(children):
-                return False
-            for child, before in zip(now, children, strict=True):
-                if child is not before or child._forward_hooks or child._forward_pre_hooks:
-                    return False
         hooks = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
         return not hooks
 
@@ -154,16 +146,11 @@ class GraphForward:
 
 # Variants take the owner as an argument, so copies share them.
 _SHARED = ("variants", "__signature__")
-_SIMPLE = (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType)
 
 
 def _signature(owner: nn.Module, method: str) -> inspect.Signature:
     signature = inspect.signature(getattr(type(owner), method))
     return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-def _children(part: nn.Module) -> tuple[nn.Module, ...]:
-    return tuple(child for child in part._modules.values() if child is not None)
 
 
 def _autocast(x: Tensor) -> bool:

@@ -12,7 +12,8 @@ from torch import nn
 from ..nn.int8_linear import Int8Linear
 from .forward import GraphForward, Variant, graph_of
 from .patterns import rewrite
-from .trace import CannotTraceError, argument_names, containers, trace
+from .simple_code import CannotTraceError, Guard
+from .trace import Purity, argument_names, containers, trace
 
 # Of modules whose forward does more than a graph can hold, the part that can be traced.
 _METHODS: dict[type[nn.Module], str] = {
@@ -37,10 +38,11 @@ def fuse_layers(model: nn.Module) -> None:
     Modules keep class, parts and ``state_dict``: only the forward of the instance changes. The
     results are those of the unfused model up to the rounding of activation functions.
     """
+    pure = Purity()
     for module in list(model.modules()):
         callable_ = not isinstance(module, (Int8Linear, nn.ModuleList, nn.ModuleDict))
         if callable_ and graph_of(module) is None and any(_layers(module)):
-            _fuse(module)
+            _fuse(module, pure)
 
 
 def _layers(owner: nn.Module) -> Iterator[str]:
@@ -52,23 +54,24 @@ def _layers(owner: nn.Module) -> Iterator[str]:
             yield path
 
 
-def _fuse(module: nn.Module) -> None:
+def _fuse(module: nn.Module, pure: Purity) -> None:
     method = _METHODS.get(type(module), "forward")
-    if method in module.__dict__:
-        module.__dict__[_REASON] = f"{method} was replaced on the instance"
-        return
-    variants, reason = [], None
+    variants: list[Variant] = []
+    guards: list[Guard] = []
+    reason = None
     for tensors in _argument_sets(module, method):
         try:
-            graph = trace(module, method, tensors)
+            graph, found = trace(module, method, tensors)
+            pure.check(graph, module)
         except CannotTraceError as error:
             reason = f"{type(module).__name__}.{method} cannot be traced: {error}"
             continue
         notes = rewrite(graph, module)
         if notes:
             variants.append(Variant.of(graph, tensors, notes))
+            guards = found  # by what the code reads: the same for every call
     if variants:
-        module.__dict__[method] = GraphForward(module, method, variants)
+        module.__dict__[method] = GraphForward(module, method, variants, guards)
     elif reason is not None:
         module.__dict__[_REASON] = reason
 
@@ -81,7 +84,8 @@ def _argument_sets(module: nn.Module, method: str) -> Iterator[tuple[str, ...]]:
     sizes = range(len(optional) + 1) if len(optional) <= _MOST_OPTIONAL else (0, len(optional))
     for size in sizes:
         for chosen in combinations(optional, size):
-            yield tuple(n for n, _ in named if n in required or n in chosen)
+            if required or chosen:
+                yield tuple(n for n, _ in named if n in required or n in chosen)
 
 
 def fusions_of(model: nn.Module) -> Fusion:

@@ -23,6 +23,7 @@ from torch import fx, nn
 
 from ..nn.int8_linear import Int8Linear
 from . import calls
+from .simple_code import runs_own_forward
 from .trace import containers
 
 _ACTIVATION_FUNCTIONS: dict[Any, str] = {
@@ -40,6 +41,7 @@ _ACTIVATION_MODULES = {
     "transformers.activations.NewGELUActivation": "gelu_tanh",
     "transformers.activations.SiLUActivation": "silu",
 }
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _GELU = {"none": "gelu", "tanh": "gelu_tanh"}
 
 # Relative path of an int8 layer -> what runs in its call.
@@ -79,7 +81,9 @@ def _submodule(owner: nn.Module, node: fx.Node) -> nn.Module | None:
         return None
     parent, _, name = str(node.target).rpartition(".")
     part = owner.get_submodule(parent)
-    return part._modules[name] if any(part is one for one in containers(owner)) else None
+    module = part._modules[name]
+    watched = any(part is one for one in containers(owner))
+    return module if watched and module is not None and runs_own_forward(module) else None
 
 
 def _is_layer_call(node: fx.Node, owner: nn.Module) -> bool:
@@ -103,9 +107,10 @@ def _replace(node: fx.Node, new: fx.Node) -> None:
 def _drop_identities(graph: fx.Graph, owner: nn.Module) -> None:
     for node in list(graph.nodes):
         module = _submodule(owner, node)
-        dropout = isinstance(module, nn.modules.dropout._DropoutNd) and not module.training
+        dropout = isinstance(module, _DROPOUTS) and not module.training
         function = node.target is F.dropout and not _argument(node, 2, "training", True)
-        if (dropout or type(module) is nn.Identity or function) and not _hooked(module):
+        exact = dropout and type(module) in _DROPOUTS
+        if (exact or type(module) is nn.Identity or function) and not _hooked(module):
             source = node.args[0] if node.args else None
             if isinstance(source, fx.Node):
                 _replace(node, source)

@@ -1,62 +1,50 @@
 """One module's forward as an ``fx.Graph``, submodules as single calls, or the reason why not.
 
-Symbolic tracing runs the forward once on proxies, so whatever Python decides while it runs is
-frozen. Here everything that could freeze wrongly is refused: asking for a value's type
-(``inspect_code.py``) or truth, writing to an attribute, tensors made from nothing, in-place changes
-of what others see. What is left depends on which arguments are tensors and on the module's
-attributes; ``forward.py`` compares both at every call.
+Symbolic tracing runs the forward once on proxies. ``simple_code.py`` makes sure that nothing is
+frozen by that but what its guards watch; the truth of a value, its items and its length are refused
+by the proxies themselves.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
 from ..nn.packed_module import PackedModule
-from .inspect_code import asks_for_types
+from .simple_code import CannotTraceError, Guard, Reader, runs_own_forward
 
-_PURE_MODULES = ("torch", "_operator", "builtins", "math")
+# fx patches nn.Module while it traces: one trace at a time, and other threads pass through.
+_lock = threading.RLock()
+_PURE_MODULES = ("torch", "_operator", "builtins", "math", "pyops")
+# Whose modules return a tensor and leave their input as it is, unless they say ``inplace``.
+_PURE_FILES = ("activation", "conv", "dropout", "linear", "normalization", "sparse")
+_PURE_ACTIVATIONS = "transformers.activations"
 
 
-class CannotTraceError(Exception):
-    """The forward does something that a graph would not repeat."""
-
-
-def trace(module: nn.Module, method: str, tensors: Sequence[str]) -> fx.Graph:
+def trace(module: nn.Module, method: str, tensors: Sequence[str]) -> tuple[fx.Graph, list[Guard]]:
     """The graph of ``module.method`` called with tensors for these arguments and no others.
 
+    It stands for the method as long as the guards hold.
+
     Raises:
-        CannotTraceError: with what the forward does.
+        CannotTraceError: with what the method does.
     """
-    asks = asks_for_types(type(module), method)
-    if asks is not None:
-        raise CannotTraceError(f"it asks for the type of a value ({asks})")
-    before = _state(module)
-    tracer = _Tracer(method, tensors)
+    reader = Reader(module)
+    reader.method(method)
     try:
-        graph = tracer.trace(module)
-    except Exception as error:  # whatever the forward raises on proxies
+        with _lock:
+            graph = _Tracer(method, tensors).trace(module)
+    except Exception as error:  # whatever the method raises on proxies
         raise CannotTraceError(_first_sentence(error)) from error
-    finally:
-        changed = [name for name, value in _state(module).items() if before.get(name) != value]
-        module.__dict__.update(tracer.attributes)
-    if changed:
-        raise CannotTraceError(f"it writes to self.{changed[0]}")
     for node in graph.nodes:
-        _check_node(node)
-    return graph
-
-
-class _Proxy(fx.Proxy):
-    def _in_place(self, *_: Any) -> Any:
-        raise TraceError("it changes a tensor in place")
-
-    __iadd__ = __isub__ = __imul__ = __itruediv__ = __iand__ = __ior__ = __ixor__ = _in_place
-    __imatmul__ = __ifloordiv__ = __imod__ = __ipow__ = __setitem__ = _in_place
+        _check_node(node, module)
+    return graph, reader.guards
 
 
 class _Tracer(fx.Tracer):
@@ -64,12 +52,11 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.traced_func_name = method
         self.tensors = tensors
-        self.attributes: dict[str, Any] = {}
+        self.thread = threading.get_ident()
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
-        self.attributes = dict(self.root.__dict__)
         proxies = [self.create_proxy("placeholder", name, (), {}) for name in self.tensors]
         names = self.tensors
 
@@ -78,11 +65,13 @@ class _Tracer(fx.Tracer):
 
         return call, proxies
 
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(
         self,
@@ -91,27 +80,54 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if not never_none(m):
-            raise TraceError(f"it calls a {type(m).__name__}, which may return None")
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
     def create_arg(self, a: Any) -> Any:
-        made_here = type(a) is Tensor and a not in self.tensor_attrs
-        if made_here and not any(a is buffer for buffer in self.root.buffers()):
+        if type(a) is Tensor:
             raise TraceError("it makes a tensor that depends on no input")
         return super().create_arg(a)
 
 
-def never_none(module: nn.Module) -> bool:
-    """Whether a call surely returns something: ``is None`` is what a proxy cannot intercept."""
-    if isinstance(module, PackedModule) or type(module).__module__.startswith("torch.nn.modules."):
-        return True
-    tensors = argument_names(module, "forward")
-    try:
-        graph = trace(module, "forward", [name for name, default in tensors if default is _NONE])
-    except CannotTraceError:
-        return False
-    return isinstance(next(reversed(graph.nodes)).args[0], fx.Node)
+@dataclass
+class Purity:
+    """Which parts return a tensor and change none; looked up once for each."""
+
+    known: dict[int, bool] = field(default_factory=dict)
+
+    def __call__(self, module: nn.Module) -> bool:
+        if id(module) not in self.known:
+            self.known[id(module)] = False  # a part of itself is not looked into twice
+            self.known[id(module)] = self._look(module)
+        return self.known[id(module)]
+
+    def _look(self, module: nn.Module) -> bool:
+        home = type(module).__module__
+        package, _, file = home.rpartition(".")
+        if isinstance(module, PackedModule) or home == _PURE_ACTIVATIONS:
+            return runs_own_forward(module)
+        if package == "torch.nn.modules" and file in _PURE_FILES:
+            return runs_own_forward(module) and not isinstance(module, nn.MultiheadAttention)
+        tensors = [name for name, default in argument_names(module, "forward") if default is _NONE]
+        try:
+            graph, _ = trace(module, "forward", tensors)
+        except CannotTraceError:
+            return False
+        return isinstance(next(reversed(graph.nodes)).args[0], fx.Node) and self.calls(
+            graph, module
+        )
+
+    def calls(self, graph: fx.Graph, owner: nn.Module) -> bool:
+        """Whether all parts that the graph calls are pure."""
+        called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+        return all(self(owner.get_submodule(path)) for path in called)
+
+    def check(self, graph: fx.Graph, owner: nn.Module) -> None:
+        for node in graph.nodes:
+            if node.op == "call_module" and not self(owner.get_submodule(str(node.target))):
+                name = type(owner.get_submodule(str(node.target))).__name__
+                raise CannotTraceError(f"it calls a {name}, which may do more than return a tensor")
 
 
 _NONE = inspect.Parameter.empty
@@ -133,31 +149,29 @@ def containers(owner: nn.Module) -> Iterator[nn.Module]:
             yield from containers(child)
 
 
-def _state(module: nn.Module) -> dict[str, Any]:
-    """What a forward may write to: attributes, by identity; containers also by length."""
-    state: dict[str, Any] = {}
-    for name, value in module.__dict__.items():
-        sized = isinstance(value, (list, dict, set))
-        state[name] = (id(value), len(value) if sized else 0)
-        if name in ("_parameters", "_buffers", "_modules"):
-            state.update({key: id(item) for key, item in value.items()})
-    return state
-
-
-def _check_node(node: fx.Node) -> None:
-    if node.op == "call_method":
-        name = str(node.target)
-        if name.endswith("_") and not name.endswith("__"):
-            raise CannotTraceError(f"it changes a tensor in place ({name})")
-    if node.op == "call_function":
-        home = str(getattr(node.target, "__module__", None) or "torch").partition(".")[0]
-        name = getattr(node.target, "__name__", str(node.target))
-        if home not in _PURE_MODULES:
-            raise CannotTraceError(f"it calls {name}, which a graph knows nothing about")
+def _check_node(node: fx.Node, owner: nn.Module) -> None:
+    """In-place changes; the second line behind ``simple_code.py`` for functions and methods."""
+    name = getattr(node.target, "__name__", str(node.target))
+    if node.op == "call_module":
+        part = owner.get_submodule(str(node.target))
+        if getattr(part, "inplace", False) and not _fresh(node.args[0], owner):
+            raise CannotTraceError(f"it changes a tensor in place ({type(part).__name__})")
+    elif node.op in ("call_function", "call_method"):
         if name.endswith("_") and not name.endswith("__"):
             raise CannotTraceError(f"it changes a tensor in place ({name})")
         if node.kwargs.get("inplace") or "out" in node.kwargs:
             raise CannotTraceError(f"it changes a tensor in place ({name})")
+    if node.op == "call_function":
+        home = str(getattr(node.target, "__module__", None) or "torch").partition(".")[0]
+        if home not in _PURE_MODULES:
+            raise CannotTraceError(f"it calls {name}, which a graph knows nothing about")
+
+
+def _fresh(value: Any, owner: nn.Module) -> bool:
+    """Whether a value is the result of an int8 layer that nothing else reads."""
+    if not isinstance(value, fx.Node) or value.op != "call_module" or len(value.users) != 1:
+        return False
+    return isinstance(owner.get_submodule(str(value.target)), PackedModule)
 
 
 def _first_sentence(error: Exception) -> str:

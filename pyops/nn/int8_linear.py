@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from ..ops import int8_linear, int8_linear_group, int8_mlp
@@ -69,7 +70,9 @@ class Int8Linear(PackedModule):
         ``x``: what the layer reads, or a tensor with the same leading dimensions.
         """
         return (
-            residual.dtype == self.output_dtype(x)
+            isinstance(residual, Tensor)
+            and not (residual.requires_grad and torch.is_grad_enabled())
+            and residual.dtype == self.output_dtype(x)
             and residual.shape[:-1] == x.shape[:-1]
             and residual.shape[-1:] == (self.out_features,)
         )
