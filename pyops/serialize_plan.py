@@ -85,7 +85,7 @@ def read_plan(metadata: dict[str, str] | None) -> Plan:
         raise ValueError(f"format version is {version!r}, but this pyops reads {VERSION!r}")
     try:
         raw = json.loads(metadata["plan"])
-        return Plan(
+        plan = Plan(
             classes=_map(raw, "classes", _string),
             layers=_map(raw, "layers", _layer),
             left=_map(raw, "left", _record),
@@ -94,6 +94,9 @@ def read_plan(metadata: dict[str, str] | None) -> Plan:
             fuse=_boolean(raw["fuse"]),
             fused=_map(raw, "fused", _strings),
         )
+        if plan.fused and not plan.fuse:
+            raise ValueError("layers are fused in a model that is not")
+        return plan
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"damaged plan: {type(error).__name__}: {error}") from error
 

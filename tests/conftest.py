@@ -32,12 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give ``kernel`` every row of the kernel table of the op that the test file is named after."""
+    """Give ``kernel`` every row of the kernel table of the op that the test file is named after.
+
+    ``test_<op>.py``, or ``test_<op>_<part>.py``.
+    """
     path = Path(metafunc.module.__file__)
     ours = path.parent == ROOT / "tests" / "ops" and not hasattr(metafunc.module, "kernel")
     if "kernel" not in metafunc.fixturenames or not ours:
         return
-    op = path.stem.removeprefix("test_")
+    stem = path.stem.removeprefix("test_")
+    op = max((op for op in backends.ops() if f"{stem}_".startswith(f"{op}_")), key=len, default="")
     if not backends.compiled():
         metafunc.parametrize("kernel", ["reference"], indirect=True)
         return

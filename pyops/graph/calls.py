@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,20 @@ _FLOAT: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda y: F.gelu(y, approximate="tanh"),
     "silu": F.silu,
 }
+
+
+def unpack(values: Any, expected: int) -> tuple[Any, ...]:
+    """What unpacking ``values`` into ``expected`` names assigns.
+
+    Raises:
+        ValueError: there are more or fewer, in Python's own words.
+    """
+    found = len(values)
+    if found > expected:
+        raise ValueError(f"too many values to unpack (expected {expected})")
+    if found < expected:
+        raise ValueError(f"not enough values to unpack (expected {expected}, got {found})")
+    return tuple(values)
 
 
 def linear(

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as torch_module
 
+from .guards import Guard
 from .patterns import Notes
-from .simple_code import Guard
 
 
 @dataclass
@@ -63,7 +63,8 @@ class GraphForward:
     A call runs the graph that was made for its arguments: those that are tensors, with all others
     at their defaults. Any other call runs the method as written; so does every call under autocast
     (which decides by function), while a part has hooks or is in train mode, and after anything was
-    exchanged that the method reads (``simple_code.Guard``).
+    exchanged that the method reads (``guards.py``). ``copy.deepcopy`` and pickle make a
+    graph of the copy; ``copy.copy`` shares this one, which runs on the original.
     """
 
     is_graph = True  # tells it from a forward that somebody else put on the instance
@@ -80,6 +81,7 @@ class GraphForward:
         self.defaults = {p.name: p.default for p in parameters}
         self.__signature__ = signature  # for inspect.signature, which torch.export calls
         self.guards = guards
+        self.cls = type(owner)
 
     @property
     def __code__(self) -> CodeType:  # torch.export asks where a forward was written
@@ -119,6 +121,8 @@ class GraphForward:
         return None
 
     def _as_traced(self) -> bool:
+        if type(self.owner) is not self.cls:
+            return False
         for guard in self.guards:
             if not guard.holds():
                 return False

@@ -11,8 +11,9 @@ from torch import nn
 
 from ..nn.int8_linear import Int8Linear
 from .forward import GraphForward, Variant, graph_of
+from .guards import Guard
 from .patterns import rewrite
-from .simple_code import CannotTraceError, Guard
+from .simple_code import CannotTraceError
 from .trace import Purity, argument_names, containers, trace
 
 # Of modules whose forward does more than a graph can hold, the part that can be traced.

@@ -23,7 +23,8 @@ from torch import fx, nn
 
 from ..nn.int8_linear import Int8Linear
 from . import calls
-from .simple_code import runs_own_forward
+from .guards import runs_own_forward
+from .simple_code import DROPOUTS
 from .trace import containers
 
 _ACTIVATION_FUNCTIONS: dict[Any, str] = {
@@ -41,7 +42,6 @@ _ACTIVATION_MODULES = {
     "transformers.activations.NewGELUActivation": "gelu_tanh",
     "transformers.activations.SiLUActivation": "silu",
 }
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _GELU = {"none": "gelu", "tanh": "gelu_tanh"}
 
 # Relative path of an int8 layer -> what runs in its call.
@@ -107,9 +107,9 @@ def _replace(node: fx.Node, new: fx.Node) -> None:
 def _drop_identities(graph: fx.Graph, owner: nn.Module) -> None:
     for node in list(graph.nodes):
         module = _submodule(owner, node)
-        dropout = isinstance(module, _DROPOUTS) and not module.training
+        dropout = isinstance(module, DROPOUTS) and not module.training
         function = node.target is F.dropout and not _argument(node, 2, "training", True)
-        exact = dropout and type(module) in _DROPOUTS
+        exact = dropout and type(module) in DROPOUTS
         if (exact or type(module) is nn.Identity or function) and not _hooked(module):
             source = node.args[0] if node.args else None
             if isinstance(source, fx.Node):

@@ -15,92 +15,30 @@ attributes, other names. (``isinstance`` and the like are other names.)
 
 from __future__ import annotations
 
-import copy
 import dis
-import hashlib
 import math
+import operator
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+
+from .guards import SIMPLE, Expect, Guard
 
 
 class CannotTraceError(Exception):
     """The forward does something that a graph would not repeat."""
 
 
-MISSING = ...  # what a Guard expects where there is nothing; survives pickle and deepcopy
-
-
-@dataclass(frozen=True)
-class Guard:
-    """``holder``'s ``slot`` has ``value`` under ``name``.
-
-    ``slot``: "__dict__" of a module or class, "_modules", "_parameters" or "_buffers" of a module,
-    "__globals__" of a function.
-    """
-
-    holder: Any
-    slot: str
-    name: str
-    value: Any
-
-    def holds(self) -> bool:
-        """Whether it is so still; a part must also be in eval mode, without hooks, unpatched."""
-        own = self.slot in ("__dict__", "__globals__")
-        mapping = getattr(self.holder, self.slot) if own else self.holder.__dict__[self.slot]
-        now = mapping.get(self.name, MISSING)
-        if isinstance(now, nn.Module):
-            watched = now._forward_hooks or now._forward_pre_hooks or now.training
-            return now is self.value and not watched and runs_own_forward(now)
-        if now is self.value:
-            return True
-        return isinstance(now, _SIMPLE) and type(now) is type(self.value) and now == self.value
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Guard:
-        value = self.value if _code_of(self.value) else copy.deepcopy(self.value, memo)
-        return Guard(copy.deepcopy(self.holder, memo), self.slot, self.name, value)
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        """A function goes by its code: another process may have another one under its name."""
-        code = _code_of(self.value)
-        value = self.value if code is None else None
-        return self.holder, self.slot, self.name, value, _digest(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        *fields, value, digest = state
-        if digest is not None:
-            value = vars(fields[0]).get(fields[2])
-            value = value if _digest(_code_of(value)) == digest else object()  # holds never
-        for name, one in zip(("holder", "slot", "name", "value"), (*fields, value), strict=True):
-            object.__setattr__(self, name, one)
-
-
-def _code_of(value: Any) -> CodeType | None:
-    function = value.__func__ if isinstance(value, staticmethod) else value
-    return function.__code__ if isinstance(function, FunctionType) else None
-
-
-def _digest(code: CodeType | None) -> str | None:
-    if code is None:
-        return None
-    constants = [_digest(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    parts = (code.co_code, code.co_names, code.co_varnames, constants)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def runs_own_forward(module: nn.Module) -> bool:
-    """Its class's, or a graph of it."""
-    forward = module.__dict__.get("forward")
-    return forward is None or getattr(forward, "is_graph", False)
-
-
-_SIMPLE = (bool, int, float, str, type(None), torch.dtype)
-_MODULES = (torch, F, nn, math)
-_BUILTINS = {"range", "len", "zip", "enumerate", "tuple", "list", "slice", "reversed"}
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_SLOTS = ("_modules", "_parameters", "_buffers")
+_MODULES = (torch, F, nn, math, operator)
+_BUILTINS = set(
+    "abs bool enumerate float int len list max min range reversed slice sum tuple zip".split()
+)
 _TORCH = """add bmm cat chunk clamp einsum exp flatten matmul mean mul permute pow relu rsqrt
 sigmoid softmax split sqrt square stack sub sum tanh transpose unbind unsqueeze where"""
 _FUNCTIONAL = """dropout gelu layer_norm linear log_softmax normalize pad relu rms_norm
@@ -108,13 +46,13 @@ scaled_dot_product_attention sigmoid silu softmax tanh"""
 _FUNCTIONS = {
     *(getattr(torch, name) for name in _TORCH.split()),
     *(getattr(F, name) for name in _FUNCTIONAL.split()),
-    math.sqrt,
+    *(math.sqrt, operator.add, operator.mul, operator.sub, operator.matmul),
 }
 _METHODS = set(
     """add amax bfloat16 bmm chunk clamp contiguous dim div exp expand expand_as flatten float half
-    log_softmax masked_fill matmul mean movedim mul neg numel permute pow relu repeat reshape rsqrt
-    sigmoid size softmax split sqrt square squeeze sub sum tanh to transpose type_as unbind
-    unflatten unsqueeze var view view_as""".split()
+    items log_softmax masked_fill matmul mean movedim mul neg numel permute pow relu repeat
+    reshape rsqrt sigmoid size softmax split sqrt square squeeze sub sum tanh to transpose type_as
+    unbind unflatten unsqueeze values var view view_as""".split()
 )
 _ATTRIBUTES = {"T", "device", "dtype", "mT", "ndim", "shape"}
 _NO_EFFECT = {"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME", "NOT_TAKEN"}
@@ -131,7 +69,7 @@ _REFUSED = {
     "SETUP_FINALLY": "it has a try block",
     "CONTAINS_OP": "it asks whether something contains a value",
     "FORMAT_VALUE": "it formats a value",
-    "FORMAT_SIMPLE": "it formats a value",
+    "FORMATSIMPLE": "it formats a value",
     "FORMAT_WITH_SPEC": "it formats a value",
     "IMPORT_NAME": "it imports",
     "LOAD_SUPER_ATTR": "it calls super()",
@@ -170,7 +108,7 @@ class Reader:
             self._function(value, is_method=True)
         elif isinstance(value, staticmethod) and isinstance(value.__func__, FunctionType):
             self._function(value.__func__, is_method=False)
-        elif not isinstance(value, _SIMPLE):
+        elif not isinstance(value, SIMPLE):
             raise CannotTraceError(f"it reads self.{name}, a {type(value).__name__}")
         return value
 
@@ -245,35 +183,46 @@ class Reader:
     def _own(self, name: str) -> Any:
         """``self.name``: a part, a tensor of the module, a constant, or what its class has."""
         module = self.module
-        for slot in ("_modules", "_parameters", "_buffers"):
+        for slot in _SLOTS:
             if name in module.__dict__[slot]:
                 return self._slot(slot, name)
         if name not in module.__dict__:
-            self.guards.append(Guard(module, "__dict__", name, MISSING))
+            self.guards.append(Guard(module, "__dict__", name, Expect.NOTHING))
             return self._of_class(name)
         value = module.__dict__[name]
-        if not (isinstance(value, _SIMPLE) or _allowed(value)):
+        if not (isinstance(value, SIMPLE) or _allowed(value)):
             raise CannotTraceError(f"it reads self.{name}, a {type(value).__name__}")
         self.guards.append(Guard(module, "__dict__", name, value))
         return value if _allowed(value) else _UNKNOWN
 
     def _slot(self, slot: str, name: str) -> Any:
         value = self.module.__dict__[slot][name]
-        if slot != "_modules" and value is not None:
-            raise CannotTraceError(f"it reads its own tensor self.{name}")
-        self.guards.append(Guard(self.module, slot, name, value))
+        if isinstance(value, Tensor):  # the graph reads it, so it may change
+            self.guards.append(Guard(self.module, slot, name, Expect.TENSOR))
+            return _UNKNOWN
+        self._part(self.module, name, value)
         if isinstance(value, (nn.ModuleList, nn.ModuleDict)):
             self._parts(value)
             return _UNKNOWN  # its items are parts, whose attributes are refused
         return value
 
+    def _part(self, owner: nn.Module, name: str, part: nn.Module | None) -> None:
+        slot = next(s for s in _SLOTS if name in owner.__dict__[s])
+        self.guards.append(Guard(owner, slot, name, part))
+        if isinstance(part, (nn.GELU, *DROPOUTS)):  # parts that a fused call stands for
+            for key in ("approximate", "p"):
+                if key in vars(part):
+                    self.guards.append(Guard(part, "__dict__", key, vars(part)[key]))
+
     def _parts(self, container: nn.Module) -> None:
         for name, part in container._modules.items():
-            self.guards.append(Guard(container, "_modules", name, part))
+            self._part(container, name, part)
             if isinstance(part, (nn.ModuleList, nn.ModuleDict)):
                 self._parts(part)
         # One more part would be the next in the list.
-        self.guards.append(Guard(container, "_modules", str(len(container._modules)), MISSING))
+        self.guards.append(
+            Guard(container, "_modules", str(len(container._modules)), Expect.NOTHING)
+        )
 
 
 def _is_none(instruction: dis.Instruction | None) -> bool:
@@ -283,7 +232,7 @@ def _is_none(instruction: dis.Instruction | None) -> bool:
 
 
 def _harmless(value: Any) -> bool:
-    return isinstance(value, _SIMPLE) or any(value is m for m in _MODULES) or _allowed(value)
+    return isinstance(value, SIMPLE) or any(value is m for m in _MODULES) or _allowed(value)
 
 
 def _allowed(value: Any) -> bool:

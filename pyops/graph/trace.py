@@ -7,17 +7,21 @@ by the proxies themselves.
 
 from __future__ import annotations
 
+import dis
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.fx.proxy import TraceError
+from torch.fx.proxy import Attribute, TraceError
 
 from ..nn.packed_module import PackedModule
-from .simple_code import CannotTraceError, Guard, Reader, runs_own_forward
+from . import calls
+from .guards import Guard, runs_own_forward
+from .simple_code import CannotTraceError, Reader
 
 # fx patches nn.Module while it traces: one trace at a time, and other threads pass through.
 _lock = threading.RLock()
@@ -47,7 +51,29 @@ def trace(module: nn.Module, method: str, tensors: Sequence[str]) -> tuple[fx.Gr
     return graph, reader.guards
 
 
+class _Iterated(fx.Proxy):
+    """A proxy that can be unpacked, into as many values as it has; fx would not look."""
+
+    def __iter__(self) -> Iterator[fx.Proxy]:
+        frame = sys._getframe(1)
+        at = [one for one in dis.get_instructions(frame.f_code) if one.offset >= frame.f_lasti]
+        if at[0].opname != "UNPACK_SEQUENCE":
+            raise TraceError("it iterates over a tensor")
+        arguments = (self, at[0].argval)
+        values: Any = self.tracer.create_proxy("call_function", calls.unpack, arguments, {})
+        return iter([values[i] for i in range(at[0].argval)])
+
+    def __getattr__(self, name: str) -> Attribute:
+        return _Attribute(self, name)
+
+
+class _Attribute(_Iterated, Attribute):
+    pass
+
+
 class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True
+
     def __init__(self, method: str, tensors: Sequence[str]) -> None:
         super().__init__()
         self.traced_func_name = method
@@ -64,6 +90,9 @@ class _Tracer(fx.Tracer):
             return root_fn(self.root, **dict(zip(names, values, strict=True)))
 
         return call, proxies
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Iterated(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -111,22 +140,22 @@ class Purity:
             return runs_own_forward(module) and not isinstance(module, nn.MultiheadAttention)
         tensors = [name for name, default in argument_names(module, "forward") if default is _NONE]
         try:
-            graph, _ = trace(module, "forward", tensors)
+            graph, _ = trace(module, "forward", tensors[:1])
+            self.check(graph, module)
         except CannotTraceError:
             return False
-        return isinstance(next(reversed(graph.nodes)).args[0], fx.Node) and self.calls(
-            graph, module
-        )
-
-    def calls(self, graph: fx.Graph, owner: nn.Module) -> bool:
-        """Whether all parts that the graph calls are pure."""
-        called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
-        return all(self(owner.get_submodule(path)) for path in called)
+        return isinstance(next(reversed(graph.nodes)).args[0], fx.Node)
 
     def check(self, graph: fx.Graph, owner: nn.Module) -> None:
+        """Refuses a graph with a call that may do more, or one with arguments not looked at."""
         for node in graph.nodes:
-            if node.op == "call_module" and not self(owner.get_submodule(str(node.target))):
-                name = type(owner.get_submodule(str(node.target))).__name__
+            if node.op != "call_module":
+                continue
+            part = owner.get_submodule(str(node.target))
+            name = type(part).__name__
+            if len(node.args) != 1 or node.kwargs:
+                raise CannotTraceError(f"it calls a {name} with more than one tensor")
+            if not self(part):
                 raise CannotTraceError(f"it calls a {name}, which may do more than return a tensor")
 
 

@@ -49,13 +49,16 @@ class Int8Linear(PackedModule):
         return cls(packed, bias, dtype=weight.dtype, transposed=transposed)
 
     def forward(
-        self, x: Tensor, *, residual: Tensor | None = None, activation: str = "none"
+        self, input: Tensor, *, residual: Tensor | None = None, activation: str = "none"
     ) -> Tensor:
-        """``activation(x @ weight.T + bias + residual)`` in one call; residual ``[..., N]``."""
-        dtype = self.output_dtype(x)
+        """``activation(input @ weight.T + bias + residual)`` in one call; residual ``[..., N]``.
+
+        The argument is called as ``nn.Linear`` calls it.
+        """
+        dtype = self.output_dtype(input)
         packed, bias = self.packed, self._buffers["bias"]  # self.bias is a slow lookup
         return int8_linear(
-            x,
+            input,
             packed.get(),
             packed.scale,
             bias,

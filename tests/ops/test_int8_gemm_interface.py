@@ -18,11 +18,57 @@ WEIGHT = torch.arange(N * K).remainder(255).sub(127).to(torch.int8).reshape(N, K
 SCALE = torch.linspace(0.001, 0.01, N)
 BIAS = torch.linspace(-1, 1, N)
 A = torch.zeros(4, K, dtype=torch.int8)
+SQUARE = torch.arange(N * N).remainder(251).sub(125).to(torch.int8).reshape(N, N)
+DOWN = ops.int8_pack(SQUARE)
 
 
 @pytest.fixture
 def packed() -> Tensor:
     return ops.int8_pack(WEIGHT)
+
+
+LAYER_OPS = ("int8_linear_group", "int8_mlp")
+
+
+def layers(x: Tensor, packed: Tensor, residual: Tensor | None = None) -> list[Tensor]:
+    """What int8_linear_group and int8_mlp return."""
+    group = ops.int8_linear_group(x, [packed] * 2, [SCALE] * 2, [BIAS, SCALE])
+    mlp = ops.int8_mlp(x, packed, SCALE, BIAS, DOWN, SCALE, None, residual=residual)
+    return [*group, mlp]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, K), (K,), (0, K), (2, 0, 3, K), (1, 1, K)])
+def test_layers_take_leading_dimensions(packed: Tensor, shape: tuple[int, ...]) -> None:
+    x, residual = torch.randn(shape), torch.randn(*shape[:-1], N)
+    flat = layers(x.reshape(-1, K), packed, residual.reshape(-1, N))
+    for out, expected in zip(layers(x, packed, residual), flat, strict=True):
+        assert_same(out, expected.reshape(*shape[:-1], N), f"{shape}")
+        assert out.is_contiguous()
+
+
+def test_layers_take_strided_inputs(packed: Tensor) -> None:
+    x, residual = torch.randn(7, 2 * K)[:, ::2], torch.randn(N, 7).T
+    expected = layers(x.contiguous(), packed, residual.contiguous())
+    for out, dense in zip(layers(x, packed, residual), expected, strict=True):
+        assert_same(out, dense, "strided")
+    wide = torch.rand(N, 2)
+    a = ops.int8_linear_group(x, [packed], [wide[:, 0]], [wide[:, 1]])[0]
+    assert_same(a, ops.int8_linear(x, packed, wide[:, 0].clone(), wide[:, 1].clone()), "columns")
+    a = ops.int8_mlp(x, packed, wide[:, 0], wide[:, 1], DOWN, wide[:, 1], wide[:, 0])
+    dense_columns = (wide[:, 0].clone(), wide[:, 1].clone())
+    b = ops.int8_mlp(x, packed, *dense_columns, DOWN, *dense_columns[::-1])
+    assert_same(a, b, "columns of both layers")
+
+
+def test_layers_return_new_tensors(packed: Tensor) -> None:
+    """Also where scratch memory is kept between calls."""
+    first, second = layers(torch.ones(40, K), packed), layers(torch.ones(40, K) * 2, packed)
+    kept = [t.clone() for t in first]
+    layers(torch.zeros(40, K), packed)
+    for i, (a, b, c) in enumerate(zip(first, second, kept, strict=True)):
+        assert_same(a, c, f"{i}")
+        assert a.data_ptr() != b.data_ptr()
+    assert len({t.data_ptr() for t in first}) == 3
 
 
 def test_leading_dimensions(packed: Tensor) -> None:
@@ -84,6 +130,8 @@ def test_schema_and_fakes_agree_with_the_kernels(packed: Tensor) -> None:
         "int8_unpack": (packed, N, K),
         "int8_gemm": (a, packed, N, scale, zero, SCALE, BIAS, None, 2, 3, 0.1, 3),
         "int8_linear": (x, packed, SCALE, BIAS, torch.randn(4, N), 1, 1),
+        "int8_linear_group": (x, [packed] * 2, [SCALE] * 2, [BIAS, SCALE], [0, 2], 1),
+        "int8_mlp": (x, packed, SCALE, BIAS, 2, DOWN, SCALE, None, torch.randn(4, N), 2),
     }
     for name, args in calls.items():
         torch.library.opcheck(getattr(torch.ops.pyops, name).default, args)
@@ -95,7 +143,9 @@ class Wrapped(nn.Module):
         self.packed = ops.int8_pack(WEIGHT)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.int8_linear(x * 2, self.packed, SCALE, BIAS, activation="silu") + 1
+        y = ops.int8_linear(x * 2, self.packed, SCALE, BIAS, activation="silu") + 1
+        a, b = ops.int8_linear_group(x + 1, [self.packed] * 2, [SCALE] * 2, activation=["relu"] * 2)
+        return ops.int8_mlp(x, self.packed, SCALE, BIAS, DOWN, SCALE, None, residual=y) + a * b
 
 
 @pytest.mark.slow
@@ -111,7 +161,8 @@ def test_export() -> None:
     with torch.no_grad():
         exported = torch.export.export(model, (x,))
         assert_same(exported.module()(x), model(x), "exported")
-    assert any("int8_linear" in str(n.target) for n in exported.graph.nodes)
+    called = {str(node.target) for node in exported.graph.nodes}
+    assert {f"pyops.{op}.default" for op in ("int8_linear", *LAYER_OPS)} <= called
 
 
 def test_a_weight_of_another_layout_is_refused() -> None:

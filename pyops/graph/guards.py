@@ -1,0 +1,87 @@
+"""What a traced method's result depends on beside its tensors, compared at every later call."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SIMPLE = (bool, int, float, str, type(None), torch.dtype)
+
+
+class Expect(Enum):
+    """What a Guard compares with where it is not the value: singletons, copied or pickled."""
+
+    NOTHING = 0  # there is no such name
+    TENSOR = 1  # whichever, but not None
+
+
+@dataclass(frozen=True)
+class Guard:
+    """``holder``'s ``slot`` has ``value`` under ``name``.
+
+    ``slot``: "__dict__" of a module or class, "_modules", "_parameters" or "_buffers" of a module,
+    "__globals__" of a function.
+    """
+
+    holder: Any
+    slot: str
+    name: str
+    value: Any
+
+    def holds(self) -> bool:
+        """Whether it is so still; a part must also be in eval mode, without hooks, unpatched."""
+        own = self.slot in ("__dict__", "__globals__")
+        mapping = getattr(self.holder, self.slot) if own else self.holder.__dict__[self.slot]
+        now = mapping.get(self.name, Expect.NOTHING)
+        if self.value is Expect.TENSOR:
+            return isinstance(now, Tensor)
+        if isinstance(now, nn.Module):
+            watched = now._forward_hooks or now._forward_pre_hooks or now.training
+            return now is self.value and not watched and runs_own_forward(now)
+        if now is self.value:
+            return True
+        return isinstance(now, SIMPLE) and type(now) is type(self.value) and now == self.value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Guard:
+        value = self.value if _code_of(self.value) else copy.deepcopy(self.value, memo)
+        return Guard(copy.deepcopy(self.holder, memo), self.slot, self.name, value)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """A function goes by its code: another process may have another one under its name."""
+        code = _code_of(self.value)
+        value = self.value if code is None else None
+        return self.holder, self.slot, self.name, value, _digest(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        *fields, value, digest = state
+        if digest is not None:
+            value = vars(fields[0]).get(fields[2])
+            value = value if _digest(_code_of(value)) == digest else object()  # holds never
+        for name, one in zip(("holder", "slot", "name", "value"), (*fields, value), strict=True):
+            object.__setattr__(self, name, one)
+
+
+def _code_of(value: Any) -> CodeType | None:
+    function = value.__func__ if isinstance(value, staticmethod) else value
+    return function.__code__ if isinstance(function, FunctionType) else None
+
+
+def _digest(code: CodeType | None) -> str | None:
+    if code is None:
+        return None
+    constants = [_digest(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    parts = (code.co_code, code.co_names, code.co_varnames, constants)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def runs_own_forward(module: nn.Module) -> bool:
+    """Its class's, or a graph of it."""
+    forward = module.__dict__.get("forward")
+    return forward is None or getattr(forward, "is_graph", False)
