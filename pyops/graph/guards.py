@@ -27,7 +27,7 @@ class Guard:
     """``holder``'s ``slot`` has ``value`` under ``name``.
 
     ``slot``: "__dict__" of a module or class, "_modules", "_parameters" or "_buffers" of a module,
-    "__globals__" of a function.
+    "__globals__" of a function; "number of parts" of a module has no names.
     """
 
     holder: Any
@@ -37,9 +37,7 @@ class Guard:
 
     def holds(self) -> bool:
         """Whether it is so still; a part must also be in eval mode, without hooks, unpatched."""
-        own = self.slot in ("__dict__", "__globals__")
-        mapping = getattr(self.holder, self.slot) if own else self.holder.__dict__[self.slot]
-        now = mapping.get(self.name, Expect.NOTHING)
+        now = self._now()
         if self.value is Expect.TENSOR:
             return isinstance(now, Tensor)
         if isinstance(now, nn.Module):
@@ -48,6 +46,13 @@ class Guard:
         if now is self.value:
             return True
         return isinstance(now, SIMPLE) and type(now) is type(self.value) and now == self.value
+
+    def _now(self) -> Any:
+        if self.slot == "number of parts":
+            return len(self.holder._modules)
+        own = self.slot in ("__dict__", "__globals__")
+        mapping = getattr(self.holder, self.slot) if own else self.holder.__dict__[self.slot]
+        return mapping.get(self.name, Expect.NOTHING)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Guard:
         value = self.value if _code_of(self.value) else copy.deepcopy(self.value, memo)
@@ -60,12 +65,13 @@ class Guard:
         return self.holder, self.slot, self.name, value, _digest(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        *fields, value, digest = state
-        if digest is not None:
-            value = vars(fields[0]).get(fields[2])
-            value = value if _digest(_code_of(value)) == digest else object()  # holds never
-        for name, one in zip(("holder", "slot", "name", "value"), (*fields, value), strict=True):
+        for name, one in zip(("holder", "slot", "name", "value"), state, strict=False):
             object.__setattr__(self, name, one)
+        digest = state[-1]
+        if digest is not None:
+            now = self._now()
+            same = _digest(_code_of(now)) == digest
+            object.__setattr__(self, "value", now if same else object())  # which never holds
 
 
 def _code_of(value: Any) -> CodeType | None:

@@ -69,7 +69,7 @@ _REFUSED = {
     "SETUP_FINALLY": "it has a try block",
     "CONTAINS_OP": "it asks whether something contains a value",
     "FORMAT_VALUE": "it formats a value",
-    "FORMATSIMPLE": "it formats a value",
+    "FORMAT_SIMPLE": "it formats a value",
     "FORMAT_WITH_SPEC": "it formats a value",
     "IMPORT_NAME": "it imports",
     "LOAD_SUPER_ATTR": "it calls super()",
@@ -135,15 +135,16 @@ class Reader:
                 raise CannotTraceError("it changes a value in place")
             if one.opname == "IS_OP" and not _is_none(before):
                 raise CannotTraceError("it asks whether two values are one")
+            names = one.argval if isinstance(one.argval, tuple) else (one.argval,)
+            stored = names[:1] if "LOAD" in one.opname else names  # STORE_FAST_LOAD_FAST
             if one.opname.startswith("STORE_") and (
-                current is self.module or (self_name is not None and one.argval == self_name)
+                current is self.module or (self_name is not None and self_name in stored)
             ):
                 raise CannotTraceError("it gives self another name")
             if one.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 current = self._global(function, str(one.argval))
-            elif one.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):
-                last = one.argval[-1] if isinstance(one.argval, tuple) else one.argval
-                current = self.module if last == self_name else _UNKNOWN
+            elif one.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "STORE_FAST_LOAD")):
+                current = self.module if names[-1] == self_name else _UNKNOWN
             elif one.opname in ("LOAD_ATTR", "LOAD_METHOD"):
                 called = one.opname == "LOAD_METHOD" or "NULL|self" in one.argrepr
                 current = self._attribute(current, str(one.argval), called)
@@ -219,10 +220,7 @@ class Reader:
             self._part(container, name, part)
             if isinstance(part, (nn.ModuleList, nn.ModuleDict)):
                 self._parts(part)
-        # One more part would be the next in the list.
-        self.guards.append(
-            Guard(container, "_modules", str(len(container._modules)), Expect.NOTHING)
-        )
+        self.guards.append(Guard(container, "number of parts", "", len(container._modules)))
 
 
 def _is_none(instruction: dis.Instruction | None) -> bool:

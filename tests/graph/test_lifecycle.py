@@ -61,6 +61,17 @@ def saved(model):
     return torch.load(file, weights_only=False)
 
 
+def doubled(value):
+    return value * 2
+
+
+class Helped(Net):
+    """Calls a function beside it, which a pickle names and does not hold."""
+
+    def forward(self, x):
+        return self.down(F.relu(self.up(doubled(x))))
+
+
 COPIES = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda model: pickle.loads(pickle.dumps(model)),
@@ -80,6 +91,14 @@ def test_copies_stay_fused(tools, model, x, name):
             out = other(*args)
         assert calls == FUSED_CALLS
         assert torch.equal(out, model(*args))
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_that_call_functions_stay_fused(tools, x, name):
+    other = COPIES[name](pyops.quantize(Helped(), include=nn.Linear))
+    with tools.count() as calls:
+        other(x)
+    assert calls == ["int8_mlp"]
 
 
 @pytest.mark.parametrize("name", COPIES)
