@@ -18,6 +18,7 @@ from __future__ import annotations
 import dis
 import math
 import operator
+import sys
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -55,6 +56,8 @@ _METHODS = set(
     unbind unflatten unsqueeze values var view view_as""".split()
 )
 _ATTRIBUTES = {"T", "device", "dtype", "mT", "ndim", "shape"}
+if sys.version_info < (3, 11):  # loads a method that is called with keywords like an attribute
+    _ATTRIBUTES |= _METHODS
 _NO_EFFECT = {"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME", "NOT_TAKEN"}
 _REFUSED = {
     "STORE_ATTR": "it writes to an attribute",
