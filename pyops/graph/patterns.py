@@ -107,10 +107,9 @@ def _replace(node: fx.Node, new: fx.Node) -> None:
 def _drop_identities(graph: fx.Graph, owner: nn.Module) -> None:
     for node in list(graph.nodes):
         module = _submodule(owner, node)
-        dropout = isinstance(module, DROPOUTS) and not module.training
+        off = module is not None and type(module) in DROPOUTS and not module.training
         function = node.target is F.dropout and not _argument(node, 2, "training", True)
-        exact = dropout and type(module) in DROPOUTS
-        if (exact or type(module) is nn.Identity or function) and not _hooked(module):
+        if (off or type(module) is nn.Identity or function) and not _hooked(module):
             source = node.args[0] if node.args else None
             if isinstance(source, fx.Node):
                 _replace(node, source)

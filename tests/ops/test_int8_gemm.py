@@ -1,8 +1,5 @@
 """Every kernel of int8_gemm against the plain-torch reference: integers and floats bit for bit."""
 
-import ctypes
-import mmap
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +12,7 @@ from pyops.ops import epilogue, packing
 from pyops.ops.int8_gemm_reference import quantize_rows_reference
 from pyops.testing.cases.int8_gemm import gemm_case, linear_case, random_codes
 from pyops.testing.compare import assert_same, assert_within
+from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -162,19 +160,6 @@ def test_results_do_not_depend_on_threads(kernel: str, threads: int) -> None:
         assert_same(big.run(), expected[1], f"{kernel} {threads} threads")
     finally:
         torch.set_num_threads(before)
-
-
-def guarded(t: Tensor, keep: list[object]) -> Tensor:
-    """A copy of ``t`` whose last byte is followed by a page that may not be touched."""
-    page, size = mmap.PAGESIZE, t.numel() * t.element_size()
-    room = (size + page - 1) // page * page
-    memory = mmap.mmap(-1, room + page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(page), 0) == 0
-    keep.append(memory)
-    flat = torch.frombuffer(memory, dtype=t.dtype, count=t.numel(), offset=room - size)
-    return flat.copy_(t.reshape(-1)).reshape(t.shape)
 
 
 def test_nothing_is_read_behind_a_buffer(kernel: str) -> None:

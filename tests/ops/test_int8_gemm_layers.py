@@ -1,8 +1,5 @@
 """int8_linear_group and int8_mlp: bit for bit the reference, and int8_linear layer by layer."""
 
-import ctypes
-import mmap
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +9,7 @@ from pyops.ops import packing
 from pyops.ops.int8_gemm_reference import int8_linear_group_reference, int8_mlp_reference
 from pyops.testing.cases.int8_gemm import GroupCase, MlpCase, group_case, mlp_case, random_codes
 from pyops.testing.compare import assert_same
+from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -140,19 +138,6 @@ def test_hidden_values_that_overflow_spoil_their_row_alone(kernel: str) -> None:
     assert_same(out, case.chained(), kernel)
     assert torch.isnan(out[11]).all()
     assert torch.isfinite(out[torch.arange(40) != 11]).all()
-
-
-def guarded(t: Tensor, keep: list[object]) -> Tensor:
-    """A copy of ``t`` whose last byte is followed by a page that may not be touched."""
-    page, size = mmap.PAGESIZE, t.numel() * t.element_size()
-    room = (size + page - 1) // page * page
-    memory = mmap.mmap(-1, room + page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(page), 0) == 0
-    keep.append(memory)
-    flat = torch.frombuffer(memory, dtype=t.dtype, count=t.numel(), offset=room - size)
-    return flat.copy_(t.reshape(-1)).reshape(t.shape)
 
 
 def test_nothing_is_read_behind_a_buffer(kernel: str) -> None:

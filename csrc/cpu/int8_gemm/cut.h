@@ -4,8 +4,7 @@
 // A pair of weights (t0, t1) is safe when its positive weights sum to at most 128, and its negative
 // ones to at least -128: 255 * 128 fits an int16. Any other pair is cut: its larger weight t
 // becomes a smaller t', and the rest goes into a list of Excess, which the kernel adds one by one.
-// Of weights from a normal distribution that fill the int8 range, 1 to 4 % of the pairs are not
-// safe: too many.
+// Even of weights from a normal distribution that fill the int8 range, too many pairs are not safe.
 //
 // So each group of 4 codes is written as two strings of 8 bytes, in which ten windows of four bytes
 // hold each code once, as it is or as 255 - a. They differ in which codes make a pair, and in which
@@ -18,7 +17,7 @@
 //   window 12                                 [-w0  w2 -w1  w3]    pairs (-w0, w2), (-w1, w3)
 //
 // With (255 - a) * t = 255 t - a t  the sum starts from -255 * (all such t'). What is still cut,
-// one pair in 10 to 50 of those that were not safe, is w - t' or w + t', times a itself.
+// a small part of the pairs that were not safe, is w - t' or w + t', times a itself.
 #pragma once
 #include "cpu/int8_gemm/int8_gemm.h"
 
