@@ -14,6 +14,23 @@ inline int32_t zero_of(const Epilogue& e, int64_t m) {
   return static_cast<int32_t>(zero + static_cast<uint32_t>(e.zero_shift));
 }
 
+// Where one zero point holds for all rows, what it takes from the sums of `cols` columns from n0
+// on, so that they can start from it, and nothing is left for the epilogue. 0 otherwise, and behind
+// the columns up to a whole vector. Returns whether any can differ from 0.
+inline bool start_sums(Epilogue* e, int64_t n0, int cols, int32_t* start) {
+  const bool per_row = e->zero_a && e->zero_a_stride != 0;
+  const int32_t zero = per_row ? 0 : zero_of(*e, 0);
+  for (int j = 0; j < cols; j += kLanes) {
+    const int lanes = cols - j < kLanes ? cols - j : kLanes;
+    const I32 w_sum = zero ? load(e->w_sum + n0 + j, lanes) : set1_i32(0);
+    store(start + j, sub(set1_i32(0), mul(set1_i32(zero), w_sum)));
+  }
+  if (per_row) return false;
+  e->zero_a = nullptr;
+  e->zero_shift = 0;
+  return zero != 0;
+}
+
 template <Dtype kOut>
 inline void store_out(const Epilogue& e, int64_t at, F32 v, int lanes) {
   switch (kOut) {

@@ -76,15 +76,25 @@ inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) 
   }
 }
 
-// The sums of up to 32 rows and 32 columns, into acc[32][kMaxCols].
+// The sums of up to 32 rows and 32 columns, into acc[32][kMaxCols]; start: what the columns' sums
+// start from, or null.
 template <bool kLower>
 __attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights& w, int c0,
-                                    int32_t* acc, Ahead* ahead) {
-  _tile_zero(0);
-  _tile_zero(1);
-  if (kLower) {
-    _tile_zero(2);
-    _tile_zero(3);
+                                    const int32_t* start, int32_t* acc, Ahead* ahead) {
+  if (start == nullptr) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if (kLower) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+  } else {  // a stride of 0 loads one row into all
+    _tile_loadd(0, start + c0, 0);
+    _tile_loadd(1, start + c0 + 16, 0);
+    if (kLower) {
+      _tile_loadd(2, start + c0, 0);
+      _tile_loadd(3, start + c0 + 16, 0);
+    }
   }
   for (int64_t k = 0; k < w.whole; k += kTileDepth) {
     ahead->step();
@@ -118,7 +128,10 @@ void block(const Int8GemmBlock& b) {
     copy_last(b, whole, last);
     w.last = last;
   }
-  const FinishFn finish = finish_for(*b.epilogue);
+  alignas(64) int32_t start_buffer[kMaxCols] = {};
+  Epilogue epilogue = *b.epilogue;
+  const int32_t* start = start_sums(&epilogue, b.n0, b.cols, start_buffer) ? start_buffer : nullptr;
+  const FinishFn finish = finish_for(epilogue);
   const int64_t passes = (b.rows + 31) / 32 * ((b.cols + 31) / 32);
   const char* next_panel = reinterpret_cast<const char*>(b.w) + b.k * b.stored_cols;
   Ahead ahead = {next_panel, (b.stored_cols + passes - 1) / passes};
@@ -129,15 +142,15 @@ void block(const Int8GemmBlock& b) {
     if (rows != configured) configure(upper, lower);
     configured = rows;
     const int8_t* a = static_cast<const int8_t*>(b.a) + r0 * b.lda_bytes;
-    prefetch_output(*b.epilogue, r0, rows, b.n0, b.cols);
+    prefetch_output(epilogue, r0, rows, b.n0, b.cols);
     for (int c0 = 0; c0 < b.cols; c0 += 32) {
       if (lower) {
-        tile<true>(a, b.lda_bytes, w, c0, acc + c0, &ahead);
+        tile<true>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
       } else {
-        tile<false>(a, b.lda_bytes, w, c0, acc + c0, &ahead);
+        tile<false>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
       }
     }
-    finish(*b.epilogue, acc, kMaxCols, r0, rows, b.n0, b.cols);
+    finish(epilogue, acc, kMaxCols, r0, rows, b.n0, b.cols);
   }
   _tile_release();
 }

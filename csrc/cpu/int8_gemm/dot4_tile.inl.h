@@ -3,15 +3,17 @@
 // provides
 //   I32 dot4(I32 acc, I32 a_u8, I32 w_s8)   and   I32 load_w(const int8_t* p)  (kLanes * 4 bytes).
 //
-//   acc[r][v] += dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v * kLanes ...)
+//   acc[r][v] = start[v] + sum over k of dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v *
+//   kLanes ...)
 
 template <int kRows, int kVecs>
-__attribute__((noinline)) void tile(const Int8GemmBlock& b, int64_t r0, int64_t c0, int32_t* acc) {
+__attribute__((noinline)) void tile(const Int8GemmBlock& b, int64_t r0, int64_t c0,
+                                    const int32_t* start, int32_t* acc) {
   I32 sum[kRows][kVecs];
   PYOPS_UNROLL
   for (int r = 0; r < kRows; ++r) {
     PYOPS_UNROLL
-    for (int v = 0; v < kVecs; ++v) sum[r][v] = set1_i32(0);
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = load(start + v * kLanes);
   }
   const uint8_t* a = static_cast<const uint8_t*>(b.a) + r0 * b.lda_bytes;
   const int8_t* w = b.w + c0 * 4;

@@ -119,7 +119,12 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
 
   const char* codes = static_cast<const char*>(a.const_data_ptr());
   const Operand w = {packed.const_data_ptr(), n, 0, e};
-  multiply({kernel, &w, 1, s}, [&](int64_t first, int64_t count, char* to) {
+  const Product product = {kernel, &w, 1, s};
+  if (kernel.codes == (is_signed ? Codes::s8 : Codes::u8) && s.k % kDepthStep == 0) {
+    multiply_prepared(product, codes, 0, s.m);  // a is in the kernel's form as it stands
+    return out;
+  }
+  multiply(product, [&](int64_t first, int64_t count, char* to) {
     prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, kernel.codes, to,
                   round_up(s.k, kDepthStep));
   });

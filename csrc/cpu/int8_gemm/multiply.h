@@ -110,6 +110,21 @@ void multiply_by_rows(const Product& p, const Grid& grid, const Prepare& prepare
   });
 }
 
+// Rows [m0, m0 + rows) of the product, from rows `codes` in the kernel's form.
+inline void multiply_prepared(const Product& p, const char* codes, int64_t m0, int64_t rows) {
+  const Shape s = {rows, p.shape.n, p.shape.k};
+  const Grid grid = split(p.kernel, s, threads_for(s));
+  parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row_end = grid.row_end(i, rows);
+      for (int64_t row = grid.row(i, rows); row < row_end; row += kBlockRows) {
+        multiply_part(p, codes + row * p.lda_bytes(), m0 + row, min64(kBlockRows, row_end - row),
+                      grid.col(i, s.n), grid.col_end(i, s.n));
+      }
+    }
+  });
+}
+
 // Threads share rows: all are brought into the kernel's form first, a chunk at a time.
 template <class Prepare>
 void multiply_by_grid(const Product& p, const Prepare& prepare) {
@@ -122,17 +137,7 @@ void multiply_by_grid(const Product& p, const Prepare& prepare) {
     parallel_range(rows, kSerialCodes / (p.shape.k + 1), [&](int64_t begin, int64_t end) {
       prepare(m0 + begin, end - begin, codes + begin * lda_bytes);
     });
-    const Shape s = {rows, p.shape.n, p.shape.k};
-    const Grid grid = split(p.kernel, s, threads_for(s));
-    parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t row_end = grid.row_end(i, rows);
-        for (int64_t row = grid.row(i, rows); row < row_end; row += kBlockRows) {
-          multiply_part(p, codes + row * lda_bytes, m0 + row, min64(kBlockRows, row_end - row),
-                        grid.col(i, s.n), grid.col_end(i, s.n));
-        }
-      }
-    });
+    multiply_prepared(p, codes, m0, rows);
   }
 }
 
