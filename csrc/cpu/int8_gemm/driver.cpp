@@ -40,7 +40,7 @@ Tensor int8_pack(const Tensor& weight) {
   const Int8GemmKernel& kernel = active.cut && first.empty() ? next_of(active) : active;
   const PackedLayout layout = layout_of(kernel);
   const int64_t bytes = packed_bytes(n, k, layout, first.empty() ? 0 : first.back());
-  const Tensor packed = torch::stable::new_empty(w, {bytes}, ScalarType::Byte);
+  const Tensor packed = new_tensor({bytes}, ScalarType::Byte);
   void* to = packed.mutable_data_ptr();
   pack_header(to, n, k, layout, first.data());
   parallel_range(packed_panels(n, kernel.nr), kSerialCodes / (kernel.nr * (k + 1)),
@@ -50,7 +50,7 @@ Tensor int8_pack(const Tensor& weight) {
 
 Tensor int8_unpack(const Tensor& packed, int64_t n, int64_t k) {
   checks::packed("int8_unpack", packed, n, k);
-  const Tensor w = torch::stable::new_empty(packed, {n, k}, ScalarType::Char);
+  const Tensor w = new_tensor({n, k}, ScalarType::Char);
   unpack(packed.const_data_ptr(), static_cast<int8_t*>(w.mutable_data_ptr()));
   return w;
 }
@@ -63,9 +63,9 @@ std::tuple<Tensor, Tensor, Tensor> quantize_rows(const Tensor& input, bool symme
   const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   const std::vector<int64_t> row_sizes(sizes.begin(), sizes.end() - 1);
   const ScalarType code_type = is_signed ? ScalarType::Char : ScalarType::Byte;
-  const Tensor q = torch::stable::new_empty(x, sizes, code_type);
-  const Tensor scale = torch::stable::new_empty(x, row_sizes, ScalarType::Float);
-  const Tensor zero = torch::stable::new_empty(x, row_sizes, ScalarType::Int);
+  const Tensor q = new_tensor(sizes, code_type);
+  const Tensor scale = new_tensor(row_sizes, ScalarType::Float);
+  const Tensor zero = new_tensor(row_sizes, ScalarType::Int);
   const int64_t k = sizes.back(), m = checks::rows_of(x);
   const char* from = static_cast<const char*>(x.const_data_ptr());
   char* to = static_cast<char*>(q.mutable_data_ptr());

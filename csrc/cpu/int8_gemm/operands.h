@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checks/int8_gemm.h"
+#include "cpu/common/new_tensor.h"
 #include "cpu/int8_gemm/multiply.h"
 
 namespace pyops::cpu {
@@ -54,7 +55,7 @@ constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, Scalar
 inline Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
   std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = n;
-  return torch::stable::new_empty(input, sizes, kTypes[out_dtype]);
+  return new_tensor(sizes, kTypes[out_dtype]);
 }
 
 // The epilogue's operands, contiguous, and kept alive while it points into them.
