@@ -22,6 +22,11 @@ def missing(level: str, environment: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in CAPS[level].items() if environment.get(k) != v}
 
 
+def in_force() -> bool:
+    """Whether the environment caps the peers."""
+    return any(name in os.environ for level in CAPS.values() for name in level)
+
+
 def enforce(level: str) -> None:
     """Start this program again with the caps of ``level``, unless they hold already."""
     wanted = missing(level, os.environ)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -23,9 +23,15 @@ class Case:
     """One thing to compute and time.
 
     ``kind`` says which peers can compute it: "linear" takes ``tensors`` x, weight, bias;
-    "int32_gemm" takes a, b; "model" takes ``model`` and ``inputs``; others have no peers.
-    ``make_ours`` prepares our call (packing is not timed). ``check_ours`` and ``check_peer``
-    take a result and raise WrongResultError.
+    "int32_gemm" takes a, b; "static_linear" takes x, weight, bias and what ``static`` says;
+    "model" takes ``model`` and ``inputs``, and ``calibration`` returns inputs like real ones, where
+    ``inputs`` are not; others have no peers. ``make_ours`` prepares our call (packing is not
+    timed), ``variants`` other calls of ours, which take long to prepare. ``check_ours`` and
+    ``check_peer`` take a result and raise WrongResultError; ``quality`` returns numbers to print
+    beside the time.
+
+    ``products`` are int8 weights, each with its rows of activations, where they decide which kernel
+    of ``op`` runs. ``rivals``: a label, and the peers of which the fastest counts.
     """
 
     kind: str
@@ -37,8 +43,26 @@ class Case:
     check_peer: Callable[[Tensor], None]
     op: str | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    static: StaticScales | None = None
     model: nn.Module | None = None
     inputs: tuple[Tensor, ...] = ()
+    calibration: Callable[[], tuple[tuple[Tensor, ...], ...]] | None = None
+    products: tuple[tuple[Tensor, int], ...] = ()
+    variants: Mapping[str, Callable[[], Call]] = field(default_factory=dict)
+    quality: Callable[[Tensor], dict[str, float]] | None = None
+    rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StaticScales:
+    """Scales and zero points of a product whose input and output are uint8, and its activation."""
+
+    scale_x: float
+    zero_point_x: int
+    scale_w: Tensor
+    scale_out: float
+    zero_point_out: int
+    relu: bool
 
 
 def as_model(case: Case) -> tuple[nn.Module, tuple[Tensor, ...]]:

@@ -25,9 +25,9 @@ class Change:
 
 
 def our_times(run: Run) -> dict[str, float]:
-    """Return our median microseconds by case, of the rows that were timed."""
+    """Return our median microseconds by case and threads, of the rows that were timed."""
     rows = [row for row in run["rows"] if row["candidate"] == OURS and row["median_us"]]
-    return {row["case"]: row["median_us"] for row in rows}
+    return {f"{row['case']}, {row['threads']} threads": row["median_us"] for row in rows}
 
 
 def changes(base: Run, now: Run) -> list[Change]:

@@ -1,47 +1,82 @@
-"""Checks and times one case: ours and the peers, interleaved in this process."""
+"""Checks and times cases: ours and the peers, interleaved in this process."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
 
 import torch
 from case import Call, Case, UnavailableError, WrongResultError
+from kernels import isa_of, ran
 from roofline import Roofline
+from torch import Tensor
 
 from pyops import backends
-from pyops.testing.timing import Timing, interleave, ratio
+from pyops.testing.machine import LEAST_IDLE, cpu_use, others_share, wait_until_idle
+from pyops.testing.timing import Name, Timing, interleave, ratio
 
 OURS = "pyops"
+MOST_WAIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Row:
     """One candidate on one case. Times are None where it was not timed; ``reason`` says why.
 
-    ``ours_faster`` is the median over the rounds of its time / our time. ``limit_share`` is the
-    roofline's least time / our median, ``bound`` what binds there.
+    ``ours_faster`` is the median over the rounds of its time / our time. ``mine``: a call of ours.
+    Of our rows, ``kernel`` is what ran, ``peak_share`` our GOP/s / the peak of its instruction on
+    these threads, ``limit_share`` the roofline's least time / our median, ``bound`` what binds it.
+    ``others_share``: how much of all CPUs other processes used meanwhile.
     """
 
     case: str
     candidate: str
+    threads: int
     kernel: str | None = None
     median_us: float | None = None
     p10_us: float | None = None
     gops: float | None = None
     gbs: float | None = None
+    peak_share: float | None = None
     limit_share: float | None = None
     bound: str | None = None
     ours_faster: float | None = None
+    mine: bool = False
+    quality: dict[str, float] = field(default_factory=dict)
+    others_share: float | None = None
     refused: bool = False
     reason: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the row as plain data."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to time: ``seconds`` for a group of cases, or ``runs`` bursts of that length.
+
+    ``tries``: how often at most, when others used the CPUs meanwhile; the quietest try counts.
+    """
+
+    seconds: float
+    runs: int | None = None
+    tries: int = 1
+
+
+@dataclass
+class Prepared:
+    """A case with the calls that gave a right result, and the rows of what is not timed."""
+
+    case: Case
+    calls: dict[str, Call] = field(default_factory=dict)
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
+    mine: set[str] = field(default_factory=set)
+    own_threads: bool = False
+    rejected: list[Row] = field(default_factory=list)
 
 
 def discover(package: str) -> dict[str, ModuleType]:
@@ -72,79 +107,125 @@ def peers_for(case: Case, slow: bool) -> Iterator[ModuleType]:
 
 @torch.inference_mode()
 def measure(
-    case: Case, peers: list[ModuleType], seconds: float, roofline: Roofline | None
+    cases: list[Case],
+    peers: list[ModuleType],
+    schedule: Schedule,
+    roofline: Roofline | None,
+    slow: bool = False,
 ) -> list[Row]:
-    """Return our row, then the peers'. Nothing is timed when our result is wrong."""
-    kernel = backends.kernel(case.op) if case.op else None
-    ours = case.make_ours()
+    """Return our row of each case, then the peers'; all calls of all cases are interleaved.
+
+    Nothing of a case is timed when our result is wrong. ``slow``: also our variants.
+    """
+    prepared = [prepare(case, peers, slow) for case in cases]
+    calls = {(at, name): call for at, p in enumerate(prepared) for name, call in p.calls.items()}
+    if not calls:
+        return [row for p in prepared for row in p.rejected]
+    timings, others = quietest(calls, schedule, any(p.own_threads for p in prepared))
+    rows = []
+    for at, p in enumerate(prepared):
+        mine = {name: timings[at, name] for name in p.calls}
+        timed = [timed_row(p, name, mine, roofline) for name in p.calls]
+        rows += [replace(row, others_share=others) for row in timed] + p.rejected
+    return rows
+
+
+def quietest(
+    calls: dict[Name, Call], schedule: Schedule, settle: bool
+) -> tuple[dict[Name, Timing], float]:
+    """Time the calls, again after a wait where others used the CPUs; return the quietest try."""
+    found = []
+    for attempt in range(schedule.tries):
+        if attempt:
+            wait_until_idle(MOST_WAIT_SECONDS)
+        before = cpu_use()
+        timings = interleave(calls, seconds=schedule.seconds, runs=schedule.runs, settle=settle)
+        found.append((timings, others_share(before, cpu_use()) or 0.0))
+        if found[-1][1] <= 1 - LEAST_IDLE:
+            break
+    return min(found, key=lambda each: each[1])
+
+
+def prepare(case: Case, peers: list[ModuleType], slow: bool) -> Prepared:
+    """Return the calls whose results were found right, and why others were not."""
+    variants = case.variants if slow else {}
+    out = Prepared(case, mine={OURS, *variants})
     try:
-        case.check_ours(ours())
+        add(out, OURS, case.make_ours(), case.check_ours)
     except WrongResultError as error:
-        return [Row(case.name, OURS, kernel, refused=True, reason=f"wrong result: {error}")]
-    calls: dict[str, Call] = {OURS: ours}
-    rejected = []
+        out.rejected.append(rejection(out, OURS, error))
+        return out
+    candidates = {name: (make, case.check_ours) for name, make in variants.items()}
     for peer in peers:
+        candidates[peer.NAME] = (lambda peer=peer: peer.make(case), case.check_peer)
+    for name, (make, check) in candidates.items():
         try:
-            call = prepare(peer, case)
-        except UnavailableError as error:
-            rejected.append(Row(case.name, peer.NAME, reason=str(error)))
-        except WrongResultError as error:
-            reason = f"wrong result: {error}"
-            rejected.append(Row(case.name, peer.NAME, refused=True, reason=reason))
-        else:
-            calls[peer.NAME] = call
-    timings = interleave(calls, seconds=seconds)
-    timed = [timed_row(case, name, timings, kernel, roofline) for name in calls]
-    return timed + rejected
+            add(out, name, make(), check)
+        except (UnavailableError, WrongResultError) as error:
+            out.rejected.append(rejection(out, name, error))
+        except (RuntimeError, TypeError, ValueError, NotImplementedError, ImportError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            reason = UnavailableError(f"{type(error).__name__}: {first}")
+            out.rejected.append(rejection(out, name, reason))
+    own_threads = {peer.NAME for peer in peers if getattr(peer, "OWN_THREADS", False)}
+    out.own_threads = bool(own_threads & set(out.calls))
+    return out
 
 
-def prepare(peer: ModuleType, case: Case) -> Call:
-    """Return the peer's call after checking its result.
+def add(out: Prepared, name: str, call: Call, check: Callable[[Tensor], None]) -> None:
+    """Take ``call`` as a candidate.
 
     Raises:
-        UnavailableError: it is absent or fails.
         WrongResultError: it computes something else.
     """
-    try:
-        call = peer.make(case)
-        result = call()
-    except UnavailableError:
-        raise
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, ImportError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise UnavailableError(f"{type(error).__name__}: {first}") from error
-    case.check_peer(result)
-    return call
+    result = call()
+    check(result)
+    out.calls[name] = call
+    out.quality[name] = out.case.quality(result) if out.case.quality else {}
 
 
-def timed_row(
-    case: Case,
-    name: str,
-    timings: dict[str, Timing],
-    kernel: str | None,
-    roofline: Roofline | None,
-) -> Row:
-    """Return the row of candidate ``name``; the share of the roofline for ours only."""
-    median = timings[name].median
-    mine = name == OURS
-    limit = None
-    if mine and roofline is not None and kernel is not None and case.kind != "model":
-        limit = roofline.limit(isa_of(case.op, kernel), case.operations, case.bytes_moved)
+def rejection(out: Prepared, name: str, error: Exception) -> Row:
+    """Return the row of a candidate that is absent, or refused for a wrong result."""
+    refused = isinstance(error, WrongResultError)
+    reason = f"wrong result: {error}" if refused else str(error)
+    mine, threads = name in out.mine, torch.get_num_threads()
+    return Row(out.case.name, name, threads, mine=mine, refused=refused, reason=reason)
+
+
+def timed_row(p: Prepared, name: str, timings: dict[str, Timing], roofline: Roofline | None) -> Row:
+    """Return the row of candidate ``name``; kernel and shares for ours only."""
+    case, median = p.case, timings[name].median
+    kernels = kernels_of(case) if name == OURS else []
+    peak = limit = None
+    if roofline is not None and len(kernels) == 1:
+        isa = isa_of(case.op, kernels[0])
+        peak = roofline.peak(isa)
+        limit = roofline.limit(isa, case.operations, case.bytes_moved)
     return Row(
         case.name,
         name,
-        kernel if mine else None,
-        median * 1e6,
-        timings[name].percentile(10) * 1e6,
-        case.operations / median / 1e9,
-        case.bytes_moved / median / 1e9,
-        limit[0] / median if limit else None,
-        limit[1] if limit else None,
-        ratio(timings[name], timings[OURS]),
+        torch.get_num_threads(),
+        kernel="+".join(kernels) or None,
+        median_us=median * 1e6,
+        p10_us=timings[name].percentile(10) * 1e6,
+        gops=case.operations / median / 1e9,
+        gbs=case.bytes_moved / median / 1e9,
+        peak_share=case.operations / median / 1e9 / peak if peak else None,
+        limit_share=limit[0] / median if limit else None,
+        bound=limit[1] if limit else None,
+        ours_faster=ratio(timings[name], timings[OURS]),
+        mine=name in p.mine,
+        quality=p.quality[name],
     )
 
 
-def isa_of(op: str | None, kernel: str) -> str:
-    """Return the ISA level of the kernel ``kernel``; "reference" without a compiled module."""
-    rows = backends.implementations(op) if op else ()
-    return next((row.isa for row in rows if row.name == kernel), kernel)
+def kernels_of(case: Case) -> list[str]:
+    """Return the kernels that the products of ``case`` run on, without repetition.
+
+    Without products, the kernel of the op that is active.
+    """
+    if case.op is None:
+        return []
+    if not case.products:
+        return [backends.kernel(case.op)]
+    return list(dict.fromkeys(ran(case.op, weight, rows) for weight, rows in case.products))

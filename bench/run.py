@@ -1,7 +1,8 @@
 """Times our kernels and models against their peers on this machine.
 
 python bench/run.py int8_gemm --peers
-python bench/run.py minilm --peers --peer-isa vnni --isa avx512vnni --json now.json
+python bench/run.py minilm --peers --slow --peer-isa vnni --isa avx512vnni --json now.json
+python bench/run.py int8_scaling --peers --only-peers torch.ao --threads 1,2 --plot out.png
 """
 
 from __future__ import annotations
@@ -28,18 +29,41 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--slow", action="store_true", help="also peers that take long to prepare")
     top.add_argument("--isa", help="cap our kernels at this level")
     top.add_argument("--peer-isa", choices=list(caps.CAPS), default="native", help="cap the peers")
-    top.add_argument("--threads", type=int, help="threads of torch, ours included")
-    top.add_argument("--shapes", choices=("main", "odd", "small", "all", "tiny"), default="main")
+    top.add_argument("--only-peers", default="", help="only peers whose name contains this")
+    top.add_argument("--threads", type=counts, help="threads of everybody; 1,2 runs with each")
+    top.add_argument(
+        "--shapes", choices=("main", "odd", "few", "small", "all", "tiny"), default="main"
+    )
     top.add_argument("--only", default="", help="only cases whose name contains this")
-    top.add_argument("--seconds", type=float, default=2.0, help="time per case, all candidates")
+    top.add_argument(
+        "--seconds", type=float, default=2.0, help="time per case, all candidates; see --runs"
+    )
+    top.add_argument("--runs", type=int, help="runs of each candidate, of --seconds each")
+    top.add_argument(
+        "--tries", type=int, default=1, help="time a case again when others used the CPUs meanwhile"
+    )
     top.add_argument("--no-roofline", action="store_true", help="do not measure the peaks")
     top.add_argument("--json", type=Path, metavar="OUT", help="write all numbers")
-    top.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the ratios")
+    top.add_argument(
+        "--plot", type=Path, metavar="OUT.png", help="draw it; OUT-1.png for 1 of several threads"
+    )
     top.add_argument("--compare", type=Path, metavar="BASE.json", help="an earlier --json")
     top.add_argument(
         "--threshold", type=float, default=1.1, help="--compare fails when slower than this"
     )
     return top
+
+
+def counts(text: str) -> list[int]:
+    """Return the numbers of "1,2".
+
+    Raises:
+        ValueError: one is not a positive integer.
+    """
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError(f"threads must be positive, got {text}")
+    return numbers
 
 
 def commit() -> str:
@@ -58,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     # torch reads the caps when it is loaded, so it is loaded after them.
     from rich.console import Console
 
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = Console() if sys.stdout.isatty() else Console(width=240)
     try:
         return run(options, console)
     except (RuntimeError, ValueError, OSError) as error:
@@ -79,81 +103,104 @@ def run(options: argparse.Namespace, console: Any) -> int:
     if options.plot:
         plot.pyplot()
     bench = find(options.target)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    thread_counts = options.threads or [torch.get_num_threads()]
+    torch.set_num_threads(max(thread_counts))
+    rows: list[Any] = []
     with isa.force(options.isa) if options.isa else contextlib.nullcontext():
         machine = {**facts(), "commit": commit(), "command": shlex.join(sys.argv)}
         facts_table(machine, console)
         if warning := busy():
             console.print(f"[bold]WARNING[/bold] {warning}")
-        rooflines = measure_rooflines(options, console)
-        rows = measure_cases(bench, options, rooflines, console)
+        rooflines = measure_rooflines(thread_counts, options, console)
+        for threads in thread_counts:
+            torch.set_num_threads(threads)
+            rows += measure_cases(bench, options, rooflines.get(threads), console)
+    machine["threads"] = ",".join(map(str, thread_counts))
     result = {
         "machine": machine,
-        "rooflines": [vars(roofline) for roofline in rooflines],
+        "rooflines": [vars(roofline) for roofline in rooflines.values()],
         "rows": [row.to_json() for row in rows],
     }
-    return report(result, rows, options, console)
+    status = int(any(row.refused and row.mine for row in rows))
+    return report(bench, result, rows, options, console) or status
 
 
-def measure_rooflines(options: argparse.Namespace, console: Any) -> list[Any]:
-    """Return the peaks on one thread and on all, the last; empty with the reason printed."""
+def measure_rooflines(
+    thread_counts: list[int], options: argparse.Namespace, console: Any
+) -> dict[int, Any]:
+    """Return the peaks on one thread and on each number of them; empty with the reason printed."""
     import roofline
-    import torch
     from show import show_rooflines
 
+    from pyops.testing.machine import LEAST_IDLE, cpu_use, others_share
+
     if options.no_roofline:
-        return []
+        return {}
+    before = cpu_use()
     try:
-        measured = roofline.measure(*sorted({1, torch.get_num_threads()}))
+        measured = roofline.measure(*sorted({1, *thread_counts}))
     except RuntimeError as error:
         console.print(f"no roofline: {error}", markup=False)
-        return []
+        return {}
     show_rooflines(measured, console)
-    return measured
+    if (others := others_share(before, cpu_use()) or 0.0) > 1 - LEAST_IDLE:
+        console.print(f"[bold]WARNING[/bold] others used {others:.0%} of the CPUs meanwhile")
+    return {each.threads: each for each in measured}
 
 
 def measure_cases(
-    bench: Any, options: argparse.Namespace, rooflines: list[Any], console: Any
+    bench: Any, options: argparse.Namespace, roofline: Any, console: Any
 ) -> list[Any]:
-    """Return the rows of every case of ``bench``."""
-    from measure import measure, peers_for
+    """Return the rows of every case of ``bench``, and print them."""
+    import torch
+    from measure import Schedule, measure, peers_for
+    from show import show_rows, show_summary
+    from summary import kind_of
 
-    roofline = rooflines[-1] if rooflines else None
-    rows: list[Any] = []
-    for case in bench.cases(options.shapes):
-        if options.only in case.name:
-            with console.status(case.name):
-                peers = list(peers_for(case, options.slow)) if options.peers else []
-                rows += measure(case, peers, options.seconds, roofline)
-    if not rows:
+    schedule = Schedule(options.seconds, options.runs, options.tries)
+    chosen = [case for case in bench.cases(options.shapes) if options.only in case.name]
+    if not chosen:
         raise ValueError(f"no case of {options.target} has {options.only!r} in its name")
+    rows: list[Any] = []
+    for group in [chosen] if getattr(bench, "TOGETHER", False) else [[case] for case in chosen]:
+        with console.status(group[0].name):
+            peers = list(peers_for(group[0], options.slow)) if options.peers else []
+            peers = [peer for peer in peers if options.only_peers in peer.NAME]
+            rows += measure(group, peers, schedule, roofline, options.slow)
+    console.rule(f"{torch.get_num_threads()} thread(s)")
+    show_rows(rows, console)
+    show_summary(rows, {kind_of(case.name): case.rivals for case in chosen}, console)
+    for line in bench.conclude(rows) if hasattr(bench, "conclude") else []:
+        console.print(line, markup=False)
     return rows
 
 
 def report(
-    result: dict[str, Any], rows: list[Any], options: argparse.Namespace, console: Any
+    bench: Any, result: dict[str, Any], rows: list[Any], options: argparse.Namespace, console: Any
 ) -> int:
-    """Print the tables, write the files, compare; return the exit status."""
+    """Write the files, compare; return the exit status: 1 after a regression."""
     import compare
     import plot
-    from measure import OURS
-    from show import show_changes, show_rows
+    from show import show_changes
 
-    show_rows(rows, console)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     if options.plot:
-        plot.plot(rows, f"{options.target} on {result['machine']['processor']}", options.plot)
-    status = int(any(row.refused and row.candidate == OURS for row in rows))
-    if options.compare:
-        base = json.loads(options.compare.read_text())
-        for line in compare.differences(base, result):
-            console.print(f"[bold]WARNING[/bold] not the same circumstances: {line}")
-        found = compare.changes(base, result)
-        show_changes(found, options.threshold, console)
-        status = status or int(bool(compare.regressions(found, options.threshold)))
-    return status
+        draw = getattr(bench, "plot", plot.plot)
+        counts_run = list(dict.fromkeys(row.threads for row in rows))
+        for threads in counts_run:
+            title = f"{options.target}, {threads} thread(s), {result['machine']['processor']}"
+            own = f"{options.plot.stem}-{threads}{options.plot.suffix}"
+            file = options.plot.with_name(own) if len(counts_run) > 1 else options.plot
+            draw([row for row in rows if row.threads == threads], title, file)
+    if not options.compare:
+        return 0
+    base = json.loads(options.compare.read_text())
+    for line in compare.differences(base, result):
+        console.print(f"[bold]WARNING[/bold] not the same circumstances: {line}")
+    found = compare.changes(base, result)
+    show_changes(found, options.threshold, console)
+    return int(bool(compare.regressions(found, options.threshold)))
 
 
 if __name__ == "__main__":

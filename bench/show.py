@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from compare import Change
 from measure import OURS, Row
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from roofline import Roofline
+from summary import Rivals, kind_of, shares, summarize
+
+from pyops.testing.machine import LEAST_IDLE
 
 
 def number(value: float | None, digits: int = 1, unit: str = "") -> str:
     """Return ``value`` for a cell, "-" where there is none."""
     return "-" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def percent(share: float | None) -> str:
+    """Return a share for a cell."""
+    return "-" if share is None else f"{share:.0%}"
 
 
 def rows_table(rows: list[Row]) -> Table:
@@ -22,12 +32,12 @@ def rows_table(rows: list[Row]) -> Table:
     peers = list(dict.fromkeys(row.candidate for row in rows if row.candidate != OURS))
     for heading in ("case", "kernel"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("ours us", "p10", "GOP/s", "GB/s", "of limit", "bound", *peers):
+    measured = ("ours us", "p10", "GOP/s", "GB/s", "of peak", "of roofline", "bound")
+    for heading in (*measured, *peers):
         table.add_column(heading, justify="right")
     for case in dict.fromkeys(row.case for row in rows):
         by_name = {row.candidate: row for row in rows if row.case == case}
         ours = by_name[OURS]
-        share = None if ours.limit_share is None else 100 * ours.limit_share
         table.add_row(
             case,
             ours.kernel or "-",
@@ -35,7 +45,8 @@ def rows_table(rows: list[Row]) -> Table:
             number(ours.p10_us),
             number(ours.gops),
             number(ours.gbs),
-            number(share, 0, "%"),
+            percent(ours.peak_share),
+            percent(ours.limit_share),
             ours.bound or "-",
             *(peer_cell(by_name.get(peer)) for peer in peers),
         )
@@ -51,6 +62,26 @@ def peer_cell(row: Row | None) -> str:
     return f"{number(row.median_us)} {number(row.ours_faster, 2, 'x')}"
 
 
+def quality_table(case: str, rows: list[Row]) -> Table:
+    """Return a table of one case with a line per candidate: time and quality side by side."""
+    table = Table(title=case, title_justify="left")
+    table.add_column("candidate", no_wrap=True)
+    names = list(dict.fromkeys(name for row in rows for name in row.quality))
+    for heading in ("ms", "p10", "ours faster", *names):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        times = [None if t is None else t / 1e3 for t in (row.median_us, row.p10_us)]
+        missing = "refused" if row.refused else "skipped"
+        table.add_row(
+            f"{row.candidate} ({row.kernel})" if row.kernel else row.candidate,
+            missing if times[0] is None else number(times[0], 3),
+            number(times[1], 3),
+            number(row.ours_faster, 2, "x"),
+            *(number(row.quality.get(name), 4) for name in names),
+        )
+    return table
+
+
 def reasons(rows: list[Row]) -> list[str]:
     """Return one line per distinct reason for which something was not timed."""
     lines = {}
@@ -60,13 +91,36 @@ def reasons(rows: list[Row]) -> list[str]:
     return [f"{name} not timed ({case}): {why}" for (name, why), case in lines.items()]
 
 
+def disturbances(rows: list[Row]) -> str:
+    """Return the cases during which others used the CPUs, and how much; "" where there are none."""
+    found = {
+        row.case: row.others_share
+        for row in rows
+        if row.others_share is not None and row.others_share > 1 - LEAST_IDLE
+    }
+    cases = ", ".join(f"{escape(case)} ({share:.0%})" for case, share in found.items())
+    return f"these cases, during which others used the CPUs: {cases}" if cases else ""
+
+
 def show_rows(rows: list[Row], console: Console) -> None:
     """Print the tables and the reasons."""
-    kinds = dict.fromkeys(row.case.rpartition(" ")[0] for row in rows)
-    for kind in kinds:
-        console.print(rows_table([row for row in rows if row.case.rpartition(" ")[0] == kind]))
+    for kind in dict.fromkeys(kind_of(row.case) for row in rows):
+        mine = [row for row in rows if kind_of(row.case) == kind]
+        if not any(row.quality for row in mine):
+            console.print(rows_table(mine))
+            continue
+        for case in dict.fromkeys(row.case for row in mine):
+            console.print(quality_table(case, [row for row in mine if row.case == case]))
     for line in reasons(rows):
-        console.print(escape(line))
+        console.print(escape(line), soft_wrap=True)
+    if disturbed := disturbances(rows):
+        console.print(f"[bold]WARNING[/bold] do not quote {disturbed}", soft_wrap=True)
+
+
+def show_summary(rows: list[Row], rivals: Mapping[str, Rivals], console: Console) -> None:
+    """Print ours against the fastest rival of each case, and the share of the peak."""
+    for line in (*summarize(rows, rivals), *shares(rows)):
+        console.print(str(line), markup=False, soft_wrap=True)
 
 
 def show_rooflines(rooflines: list[Roofline], console: Console) -> None:

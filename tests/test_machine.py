@@ -34,6 +34,22 @@ def test_busy(
     assert found is None if warning is None else str(found).startswith(warning)
 
 
+def test_others_are_what_this_process_did_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
+    assert machine.others_share((0, 10, 3), (2, 15, 4)) == pytest.approx((5 - 1) / (2 * 4))
+    assert machine.others_share((0, 10, 3), (2, 10, 4)) == 0
+    assert machine.others_share(None, (2, 10, 4)) is None
+    use = machine.cpu_use()
+    assert use is None or all(seconds > 0 for seconds in use)
+
+
+def test_peers_are_named_with_their_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "version", {"openvino": "1.2", "torchao": "3"}.get)
+    assert machine.facts()["peers"] == "torchao 3, openvino 1.2"
+    monkeypatch.setattr(machine, "version", lambda name: None)
+    assert machine.facts()["peers"] == "none installed beside torch"
+
+
 def test_caps_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert "ONEDNN_MAX_CPU_ISA=AVX2" in machine.facts()["caps"]

@@ -1,21 +1,35 @@
-"""all-MiniLM-L6-v2, the whole encoder: ``pyops.quantize(model)`` against torch in eager mode."""
+"""all-MiniLM-L6-v2, the whole encoder: ``pyops.quantize(model)`` in eager mode."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
 from case import Call, Case, UnavailableError, WrongResultError
+from compiling import compiled
+from products import TORCH_AO
 from torch import Tensor, nn
 
 import pyops
 from pyops.testing.models import minilm, similarity
 from pyops.testing.models.packages import MissingPackageError
 
-SHAPES = ((1, 16), (1, 128), (8, 128))
+SHAPES = ((1, 16), (1, 128), (8, 128), (32, 128))
 TINY = ((1, 4), (2, 5))
+CALIBRATION_TEXTS = 64
 LEAST_COSINE_OURS = 0.99
-LEAST_COSINE_PEER = 0.85
+LEAST_COSINE_PEER = 0.75
+RIVALS = {
+    "torch and ONNX Runtime": (
+        "torch.compile bf16",
+        *TORCH_AO,
+        "torchao compiled",
+        "onnxruntime int8",
+    ),
+    "OpenVINO": ("openvino int8",),
+    "OpenVINO with bf16": ("openvino int8 bf16",),
+}
 
 
 def cases(shapes: str) -> Iterator[Case]:
@@ -25,16 +39,22 @@ def cases(shapes: str) -> Iterator[Case]:
         UnavailableError: the package with the weights is not installed.
     """
     try:
-        model = minilm.load_model()
+        model, tokenizer = minilm.load_model(), minilm.load_tokenizer()
     except MissingPackageError as error:
         raise UnavailableError(str(error)) from error
+
+    def calibration() -> tuple[tuple[Tensor, ...], ...]:
+        texts = similarity.news_sentences(CALIBRATION_TEXTS)
+        return tuple(minilm.tokenize(tokenizer, [text]) for text in texts)
+
     for batch, tokens in TINY if shapes == "tiny" else SHAPES:
-        yield encoder(model, batch, tokens)
+        case = encoder(model, minilm.random_batch(batch, tokens))
+        yield dataclasses.replace(case, calibration=calibration)
 
 
-def encoder(model: nn.Module, batch: int, tokens: int) -> Case:
-    """``[batch, tokens]`` random words without padding; operations are those of the Linears."""
-    inputs = minilm.random_batch(batch, tokens)
+def encoder(model: nn.Module, inputs: tuple[Tensor, ...]) -> Case:
+    """The model on ids and mask ``[batch, tokens]``; operations are those of the Linears."""
+    batch, tokens = inputs[0].shape
     with torch.inference_mode():
         exact = model(*inputs)
 
@@ -47,17 +67,24 @@ def encoder(model: nn.Module, batch: int, tokens: int) -> Case:
         if not mean >= least:
             raise WrongResultError(f"mean cosine to fp32 is {mean:.4f}, expected {least}")
 
+    def quality(result: Tensor) -> dict[str, float]:
+        return dict(zip(("cosine", "least"), similarity.cosines(result, exact), strict=True))
+
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    weights = sum(module.weight.numel() for module in linears)
+    weights = [pyops.ops.quantize_weight(module.weight.detach())[0] for module in linears]
     return Case(
         kind="model",
         op="int8_gemm",
         name=f"minilm {batch}x{tokens}",
-        operations=2.0 * batch * tokens * weights,
-        bytes_moved=float(weights),
+        operations=2.0 * batch * tokens * sum(weight.numel() for weight in weights),
+        bytes_moved=float(sum(weight.numel() for weight in weights)),
         make_ours=make_ours,
+        variants={"pyops compiled": lambda: compiled(pyops.quantize(model), inputs)},
         check_ours=lambda result: check(result, LEAST_COSINE_OURS),
         check_peer=lambda result: check(result, LEAST_COSINE_PEER),
+        quality=quality,
         model=model,
         inputs=inputs,
+        products=tuple((weight, batch * tokens) for weight in weights),
+        rivals=RIVALS,
     )

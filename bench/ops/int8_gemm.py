@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
-from case import Call, Case, WrongResultError, sqnr_db
+from case import Call, Case
+from products import (
+    SETS,
+    TORCH_AO,
+    exact_product,
+    expect_close,
+    expect_equal,
+    quantize_rows,
+)
 from torch import Tensor, nn
 
 from pyops import ops
 
-# (M, K, N): one token to many, square and skewed, and convolutions written as products.
-SHAPES = (
-    (1, 4096, 4096),
-    (1, 4096, 11008),
-    (16, 4096, 4096),
-    (1, 384, 384),
-    (32, 384, 1536),
-    (128, 384, 384),
-    (128, 384, 1536),
-    (128, 1536, 384),
-    (128, 768, 768),
-    (128, 768, 3072),
-    (128, 3072, 768),
-    (512, 768, 3072),
-    (1024, 1024, 1024),
-    (2048, 2048, 2048),
-    (3136, 576, 64),
-    (784, 1152, 128),
-    (196, 2304, 256),
-    (49, 4608, 512),
-)
-# Sizes that fit no tile: what edges cost.
-ODD = ((1, 383, 385), (7, 1000, 1001), (33, 257, 129), (127, 767, 3071))
-# Where int8 stops to pay: pyops/quantize/break_even.py.
-SMALL = tuple((m, size, size) for size in (32, 48, 64) for m in (1, 64, 1024))
 # (M, K, N): a transformer's query, key and value (three K x K) and its MLP (K to N to K).
 LAYERS = ((1, 384, 1536), (128, 384, 1536), (1024, 384, 1536), (128, 768, 3072))
 TINY_LAYERS = ((3, 24, 40),)
-TINY = ((1, 16, 16), (3, 37, 19), (20, 64, 64))
-# torch's int8 peers quantize the whole activation with one scale; far below this is a bug.
-PEER_SQNR_DB = 20.0
+DYNAMIC_RIVALS = {"torch.ao dynamic": TORCH_AO}
 
 
 def cases(shapes: str) -> Iterator[Case]:
-    """Yield every case of ``shapes``: "all", "main", "odd", "small" or "tiny"."""
-    sets = {"all": SHAPES + ODD, "main": SHAPES, "odd": ODD, "small": SMALL, "tiny": TINY}
-    for maker in (linear, gemm_fp32, gemm_int32):
-        for m, k, n in sets[shapes]:
+    """Yield every case of the set ``shapes``; in "few" only ``int8_linear``."""
+    for maker in (linear,) if shapes == "few" else (linear, gemm_fp32, gemm_int32):
+        for m, k, n in SETS[shapes]:
             yield maker(m, k, n)
     if shapes in ("all", "main", "tiny"):
         for m, k, n in TINY_LAYERS if shapes == "tiny" else LAYERS:
@@ -55,13 +36,18 @@ def cases(shapes: str) -> Iterator[Case]:
             yield mlp(m, k, n)
 
 
+@lru_cache(maxsize=1)
+def layer(k: int, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a random fp32 weight ``[n, k]`` and bias, and the weight's int8 values and scales."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(n, k, generator=generator) / k**0.5
+    return weight, torch.randn(n, generator=generator), *ops.quantize_weight(weight)
+
+
 def linear(m: int, k: int, n: int) -> Case:
     """fp32 ``x [m, k]`` to fp32 ``[m, n]`` with bias; activations quantized per row."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(m, k, generator=generator)
-    weight = torch.randn(n, k, generator=generator) / k**0.5
-    bias = torch.randn(n, generator=generator)
-    quantized, scale = ops.quantize_weight(weight)
+    x = torch.randn(m, k, generator=torch.Generator().manual_seed(1))
+    weight, bias, quantized, scale = layer(k, n)
 
     def make_ours() -> Call:
         packed = ops.int8_pack(quantized)
@@ -85,6 +71,8 @@ def linear(m: int, k: int, n: int) -> Case:
         check_ours=check_ours,
         check_peer=check_peer,
         tensors={"x": x, "weight": weight, "bias": bias},
+        products=((quantized, m),),
+        rivals=DYNAMIC_RIVALS,
     )
 
 
@@ -117,6 +105,7 @@ def gemm_fp32(m: int, k: int, n: int) -> Case:
         make_ours=make_ours,
         check_ours=check_ours,
         check_peer=check_ours,
+        products=((b, m),),
     )
 
 
@@ -143,6 +132,7 @@ def gemm_int32(m: int, k: int, n: int) -> Case:
         check_ours=check,
         check_peer=check,
         tensors={"a": a, "b": b},
+        products=((b, m),),
     )
 
 
@@ -164,7 +154,8 @@ def group(m: int, k: int) -> Case:
     x, model = torch.randn(m, k), Siblings(k).eval()
 
     def make_ours() -> Call:
-        packed, scale, bias = zip(*map(quantized_layer, model.layers), strict=True)
+        weights, scale, bias = zip(*map(quantized_layer, model.layers), strict=True)
+        packed = [ops.int8_pack(weight) for weight in weights]
         return lambda: ops.int8_linear_group(x, packed, scale, bias)[-1]
 
     return layers_case(f"int8_linear_group 3x {m}x{k}x{k}", model, x, make_ours)
@@ -177,24 +168,25 @@ def mlp(m: int, k: int, n: int) -> Case:
     model = nn.Sequential(nn.Linear(k, n), nn.GELU(), nn.Linear(n, k)).eval()
 
     def make_ours() -> Call:
-        up, down = quantized_layer(model[0]), quantized_layer(model[2])
-        return lambda: ops.int8_mlp(x, *up, *down, activation="gelu")
+        (up, *up_rest), (down, *down_rest) = map(quantized_layer, (model[0], model[2]))
+        layers = (ops.int8_pack(up), *up_rest, ops.int8_pack(down), *down_rest)
+        return lambda: ops.int8_mlp(x, *layers, activation="gelu")
 
     return layers_case(f"int8_mlp {m}x{k}x{n}", model, x, make_ours)
 
 
 def quantized_layer(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """Return packed weight, scale and bias of an ``nn.Linear``."""
+    """Return int8 weight, scale and bias of an ``nn.Linear``."""
     assert isinstance(layer, nn.Linear)
-    quantized, scale = ops.quantize_weight(layer.weight.detach())
-    return ops.int8_pack(quantized), scale, layer.bias.detach()
+    return *ops.quantize_weight(layer.weight.detach()), layer.bias.detach()
 
 
 def layers_case(name: str, model: nn.Module, x: Tensor, make_ours: Callable[[], Call]) -> Case:
     """Peers run the float model or their own conversion of it."""
     with torch.inference_mode():
         exact = model(x)
-    weights = sum(p.numel() for p in model.parameters() if p.dim() == 2)
+    linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    weights = sum(layer.weight.numel() for layer in linears)
     return Case(
         kind="model",
         op="int8_gemm",
@@ -206,38 +198,6 @@ def layers_case(name: str, model: nn.Module, x: Tensor, make_ours: Callable[[], 
         check_peer=lambda result: expect_close(result, exact),
         model=model,
         inputs=(x,),
+        products=tuple((quantized_layer(layer)[0], x.shape[0]) for layer in linears),
+        rivals=DYNAMIC_RIVALS,
     )
-
-
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int8 values and fp32 scales ``[m, 1]`` by the formula, independent of our op."""
-    absmax = x.abs().amax(dim=1, keepdim=True)
-    scale = torch.where(absmax > 0, absmax / 127, torch.ones_like(absmax))
-    return (x * (1 / scale)).round().clamp(-127, 127), scale
-
-
-def exact_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``a @ b.T`` of integers: exact in fp64, whose 53 bits hold any sum of ours."""
-    return a.double() @ b.double().T
-
-
-def expect_equal(result: Tensor, expected: Tensor) -> None:
-    """Raise WrongResultError unless the tensors are equal bit for bit."""
-    if result.dtype != expected.dtype or result.shape != expected.shape:
-        raise WrongResultError(
-            f"is {result.dtype} {list(result.shape)}, expected {expected.dtype} "
-            f"{list(expected.shape)}"
-        )
-    wrong = (result != expected).nonzero()
-    if len(wrong):
-        row, column = wrong[0].tolist()
-        raise WrongResultError(
-            f"differs in {len(wrong)} of {result.numel()} places, first at ({row}, {column}): "
-            f"{result[row, column].item()}, expected {expected[row, column].item()}"
-        )
-
-
-def expect_close(result: Tensor, exact: Tensor) -> None:
-    """Raise WrongResultError when the error is larger than int8 explains."""
-    if (quality := sqnr_db(result, exact)) < PEER_SQNR_DB:
-        raise WrongResultError(f"SQNR is {quality:.1f} dB, expected at least {PEER_SQNR_DB} dB")

@@ -1,4 +1,4 @@
-"""torch.ao dynamic int8 with the onednn engine."""
+"""torch.ao int8 with the onednn engine: dynamic, or static between uint8 tensors."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ SLOW = False
 
 
 def make(case: Case) -> Call:
-    """Return the dynamic int8 Linear or model."""
+    """Return the int8 Linear or the dynamic int8 model."""
     return torch_ao.make(case, "onednn")

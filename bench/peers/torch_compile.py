@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from case import Call, Case, as_model
+from compiling import compiled
 
 NAME = "torch.compile fp32"
 KINDS = ("model",)
@@ -12,6 +12,4 @@ SLOW = True
 
 def make(case: Case) -> Call:
     """Return the compiled model."""
-    model, inputs = as_model(case)
-    compiled = torch.compile(model, dynamic=False)
-    return lambda: compiled(*inputs)
+    return compiled(*as_model(case))

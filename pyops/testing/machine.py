@@ -15,6 +15,7 @@ from pyops import backends
 
 LEAST_IDLE = 0.9
 SAMPLE_SECONDS = 0.5
+PEERS = ("torchao", "onnxruntime", "openvino", "nncf")
 CAPS = ("PYOPS_MAX_ISA", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
 
@@ -64,12 +65,49 @@ def busy() -> str | None:
     return f"the CPUs were only {idle:.0%} idle before the run, so do not quote these times"
 
 
+def cpu_use() -> tuple[float, float, float] | None:
+    """Return seconds: that passed, that all CPUs were busy, and that we used of them.
+
+    We are this process and its children that ended. None off Linux. What the hypervisor took away
+    counts as busy.
+    """
+    ticks = cpu_ticks()
+    if ticks is None:
+        return None
+    idle, passed = ticks
+    second = os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), (passed - idle) / second, sum(os.times()[:4])
+
+
+def others_share(
+    before: tuple[float, float, float] | None, after: tuple[float, float, float] | None
+) -> float | None:
+    """Return the share of all CPUs that others used between two readings of ``cpu_use``."""
+    if before is None or after is None:
+        return None
+    wall, busy_seconds, own = (late - early for early, late in zip(before, after, strict=True))
+    return max(0.0, busy_seconds - own) / (wall * (os.cpu_count() or 1))
+
+
+def wait_until_idle(seconds: float) -> None:
+    """Return when nothing else runs on this machine, or after about ``seconds``."""
+    end = time.perf_counter() + seconds
+    while busy() and time.perf_counter() < end:
+        pass
+
+
 def version(distribution: str) -> str | None:
     """Return the installed version of ``distribution``, None when it is absent."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def peers() -> str:
+    """Return the installed packages that the benches compare with, and their versions."""
+    found = [f"{name} {installed}" for name in PEERS if (installed := version(name))]
+    return ", ".join(found) or "none installed beside torch"
 
 
 def facts() -> dict[str, str]:
@@ -84,6 +122,7 @@ def facts() -> dict[str, str]:
         "kernels": "compiled" if backends.compiled() else "reference (no compiled module)",
         "torch": f"{torch.__version__} (uses {torch.backends.cpu.get_cpu_capability()})",
         "pyops": version("torch-pyops") or "not installed as a distribution",
+        "peers": peers(),
         "caps": " ".join(f"{k}={os.environ[k]}" for k in CAPS if k in os.environ) or "none",
         "load": "unknown" if load is None else f"{load:.2f}",
     }

@@ -11,15 +11,21 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 BURST_SECONDS = 0.004
 MOST_CALLS = 64
 FEWEST_ROUNDS = 5
 SLOW_CALL_SECONDS = 0.02
+# Threads of another library spin on after its last call; a call of ours would wait for its CPU.
+SETTLE_SECONDS = 0.03
+WARM_SECONDS = 0.01
+SETTLED_BURST_SECONDS = 0.04
 
 
 @dataclass
@@ -49,48 +55,87 @@ def ratio(base: Timing, other: Timing) -> float:
     return statistics.median(slow / fast for slow, fast in pairs)
 
 
-def interleave(candidates: Mapping[str, Call], *, seconds: float) -> dict[str, Timing]:
-    """Time ``candidates`` against each other for about ``seconds`` in all.
+@dataclass(frozen=True)
+class Burst:
+    """How one candidate runs in one round.
 
-    At least ``FEWEST_ROUNDS`` rounds run, whatever ``seconds`` says.
+    It sleeps for ``settle`` seconds, runs for ``warm`` seconds and at least one call that is not
+    counted (none where a call is slow), then counts ``calls`` calls, and more up to ``seconds``.
+    """
+
+    calls: int
+    warm_call: bool = True
+    seconds: float = 0.0
+    settle: float = 0.0
+    warm: float = 0.0
+
+    def run(self, call: Call) -> list[float]:
+        """Return the seconds of each counted call."""
+        if self.settle:
+            time.sleep(self.settle)
+        begin = time.perf_counter()
+        if self.warm_call:
+            call()
+            while time.perf_counter() - begin < self.warm:
+                call()
+        taken: list[float] = []
+        begin = time.perf_counter()
+        while len(taken) < self.calls or time.perf_counter() - begin < self.seconds:
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+        return taken
+
+
+def interleave(
+    candidates: Mapping[Name, Call],
+    *,
+    seconds: float,
+    runs: int | None = None,
+    settle: bool = False,
+) -> dict[Name, Timing]:
+    """Time ``candidates`` against each other.
+
+    Args:
+        candidates: calls by name.
+        seconds: in all, though at least ``FEWEST_ROUNDS`` rounds run; with ``runs``, for each
+            candidate in each round.
+        runs: the number of rounds; None as many as ``seconds`` allow.
+        settle: some candidates have threads of their own, so let them fall asleep in between.
 
     Raises:
-        ValueError: there is no candidate or ``seconds`` is not positive.
+        ValueError: there is no candidate, or ``seconds`` or ``runs`` is not positive.
     """
-    if not candidates or seconds <= 0:
+    if not candidates or seconds <= 0 or (runs is not None and runs < 1):
         raise ValueError(
-            f"interleave: wants candidates and seconds > 0, got {list(candidates)} and {seconds}"
+            f"interleave: wants candidates, seconds > 0 and runs > 0, got {list(candidates)}, "
+            f"{seconds} and {runs}"
         )
-    plans = {name: _plan(call) for name, call in candidates.items()}
-    timings = {name: Timing() for name in candidates}
+    burst_seconds = None if runs is None else seconds
+    plans = {name: _plan(call, burst_seconds, settle) for name, call in candidates.items()}
+    timings: dict[Name, Timing] = {name: Timing() for name in candidates}
     names = list(candidates)
     end = time.perf_counter() + seconds
     with _no_collection():
         done = 0
-        while done < FEWEST_ROUNDS or time.perf_counter() < end:
-            for name in names[done % len(names) :] + names[: done % len(names)]:
-                timings[name].rounds.append(_burst(candidates[name], *plans[name]))
+        while done < (runs or FEWEST_ROUNDS) or (runs is None and time.perf_counter() < end):
+            turn = done % len(names)
+            for name in names[turn:] + names[:turn]:
+                timings[name].rounds.append(plans[name].run(candidates[name]))
             done += 1
     return timings
 
 
-def _plan(call: Call) -> tuple[int, bool]:
-    """Return how many calls a burst counts, and whether one more goes before them."""
+def _plan(call: Call, seconds: float | None, settle: bool) -> Burst:
+    """Return the burst for a call: of ``seconds``, or as short as its speed allows."""
     call()
-    estimate = min(_burst(call, 2, True))
-    calls = max(1, min(MOST_CALLS, int(BURST_SECONDS / max(estimate, 1e-9))))
-    return calls, estimate < SLOW_CALL_SECONDS
-
-
-def _burst(call: Call, calls: int, warm: bool) -> list[float]:
-    if warm:
-        call()
-    taken = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return taken
+    estimate = max(min(Burst(2).run(call)), 1e-9)
+    pauses = (SETTLE_SECONDS, WARM_SECONDS) if settle else (0.0, 0.0)
+    warm_call = settle or estimate < SLOW_CALL_SECONDS
+    if seconds is not None:
+        return Burst(1, warm_call, seconds, *pauses)
+    length = SETTLED_BURST_SECONDS if settle else BURST_SECONDS
+    return Burst(max(1, min(MOST_CALLS, int(length / estimate))), warm_call, 0.0, *pauses)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,12 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder bench/, first on sys.path."""
     monkeypatch.syspath_prepend(str(BENCH))
     return BENCH
+
+
+@pytest.fixture
+def load(bench: Path) -> Any:
+    """Imports a module of bench/."""
+    return importlib.import_module
 
 
 @pytest.fixture

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-
-@pytest.fixture
-def load(bench: Path) -> Any:
-    """Imports a module of bench/."""
-    return importlib.import_module
+from pyops import backends, isa
+from pyops.testing.timing import Timing
 
 
 def peer(load: Any, make: Any) -> SimpleNamespace:
@@ -23,11 +18,18 @@ def peer(load: Any, make: Any) -> SimpleNamespace:
     return SimpleNamespace(NAME="peer", KINDS=("int32_gemm",), SLOW=False, make=make)
 
 
+def measure(load: Any, case: Any, *peers: Any, **options: Any) -> list[Any]:
+    """The rows of one case, timed for a moment."""
+    module = load("measure")
+    rows: list[Any] = module.measure([case], list(peers), module.Schedule(0.01), None, **options)
+    return rows
+
+
 def test_a_wrong_kernel_is_refused_not_timed(load: Any) -> None:
     case = load("ops.int8_gemm").gemm_int32(3, 37, 19)
     good = case.make_ours()
     wrong = dataclasses.replace(case, make_ours=lambda: lambda: good() + 1)
-    (row,) = load("measure").measure(wrong, [], 0.01, None)
+    (row,) = measure(load, wrong)
     assert row.refused
     assert row.median_us is None
     assert row.reason.startswith("wrong result: differs in 57 of 57 places, first at (0, 0)")
@@ -36,7 +38,7 @@ def test_a_wrong_kernel_is_refused_not_timed(load: Any) -> None:
 def test_a_wrong_peer_is_refused_and_the_rest_is_timed(load: Any) -> None:
     case = load("ops.int8_gemm").gemm_int32(3, 37, 19)
     zeros = torch.zeros(3, 19, dtype=torch.int32)
-    ours, row = load("measure").measure(case, [peer(load, lambda case: lambda: zeros)], 0.01, None)
+    ours, row = measure(load, case, peer(load, lambda case: lambda: zeros))
     assert ours.median_us > 0
     assert row.refused
     assert row.median_us is None
@@ -48,45 +50,30 @@ def test_a_failing_peer_is_skipped_with_its_reason(load: Any, error: Exception) 
         raise error
 
     case = load("ops.int8_gemm").gemm_int32(3, 37, 19)
-    _, row = load("measure").measure(case, [peer(load, make)], 0.01, None)
+    _, row = measure(load, case, peer(load, make))
     assert row.reason == f"{type(error).__name__}: no kernel"
     assert not row.refused
 
 
-def test_every_peer_is_well_formed(load: Any) -> None:
-    peers: dict[str, ModuleType] = load("measure").discover("peers")
-    assert {"torch_fp32", "torch_bf16", "torch_int_mm", "torchao_int8"} <= set(peers)
-    names = [peer.NAME for peer in peers.values()]
-    assert len(set(names)) == len(names)
-    for module in peers.values():
-        assert set(module.KINDS) <= {"linear", "int32_gemm", "model"}
-        assert isinstance(module.SLOW, bool)
-        assert callable(module.make)
-
-
-def test_linear_reference_is_independent_of_the_op(load: Any) -> None:
-    case = load("ops.int8_gemm").linear(5, 16, 7)
-    exact = torch.nn.functional.linear(*(case.tensors[name] for name in ("x", "weight", "bias")))
-    case.check_peer(exact)
-    with pytest.raises(load("case").WrongResultError, match=r"SQNR is .* dB, expected at least 20"):
-        case.check_peer(torch.randn_like(exact))
-    with pytest.raises(load("case").WrongResultError, match="differs in"):
-        case.check_ours(exact)
-
-
 def run(**medians: float) -> dict[str, Any]:
     """A run with our rows, and a peer's that must not count."""
-    rows = [{"case": c, "candidate": "pyops", "median_us": us} for c, us in medians.items()]
-    rows.append({"case": "a", "candidate": "torch fp32", "median_us": 1e9})
+    shared = {"threads": 2}
+    rows = [
+        {"case": c, "candidate": "pyops", "median_us": us, **shared} for c, us in medians.items()
+    ]
+    rows.append({"case": "a", "candidate": "torch fp32", "median_us": 1e9, **shared})
     return {"rows": rows, "machine": {"processor": "x", "threads": "2"}}
 
 
 def test_compare(load: Any) -> None:
     compare = load("compare")
     found = compare.changes(run(a=10.0, b=10.0, gone=1.0), run(a=10.9, b=11.1, new=1.0))
-    assert [(change.case, round(change.ratio, 3)) for change in found] == [("a", 1.09), ("b", 1.11)]
-    assert [change.case for change in compare.regressions(found, 1.1)] == ["b"]
-    with pytest.raises(ValueError, match=r"compare: no case in common; base has \['a'\], now"):
+    ratios = [(change.case, round(change.ratio, 3)) for change in found]
+    assert ratios == [("a, 2 threads", 1.09), ("b, 2 threads", 1.11)]
+    assert [change.case for change in compare.regressions(found, 1.1)] == ["b, 2 threads"]
+    with pytest.raises(
+        ValueError, match=r"compare: no case in common; base has \['a, 2 threads'\]"
+    ):
         compare.changes(run(a=1.0), run(b=1.0))
 
 
@@ -101,3 +88,90 @@ def test_caps_need_a_restart_only_when_they_are_not_in_force(load: Any) -> None:
     assert caps.missing("native", {}) == {}
     assert caps.missing("vnni", {}) == {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
     assert caps.missing("vnni", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}) == {}
+
+
+def test_variants_of_ours_are_slow_and_checked_as_ours(load: Any) -> None:
+    case = load("ops.int8_gemm").gemm_int32(3, 37, 19)
+    good = case.make_ours()
+    variants = {"same": lambda: good, "other": lambda: lambda: good() + 1}
+    case = dataclasses.replace(case, variants=variants)
+    assert [row.candidate for row in measure(load, case)] == ["pyops"]
+    ours, same, other = measure(load, case, slow=True)
+    assert (ours.mine, same.mine, other.mine) == (True, True, True)
+    assert same.ours_faster > 0
+    assert other.refused
+
+
+def test_threads_of_others_fall_asleep_before_the_next_burst(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = load("ops.int8_gemm").gemm_int32(3, 37, 19)
+    seen = []
+    module = load("measure")
+    monkeypatch.setattr(
+        module,
+        "interleave",
+        lambda calls, **options: seen.append(options["settle"]) or timings(calls),
+    )
+    timings = lambda calls: {name: Timing([[1e-6]]) for name in calls}  # noqa: E731
+    foreign = peer(load, lambda case: case.make_ours())
+    measure(load, case, foreign)
+    foreign.OWN_THREADS = True
+    measure(load, case, foreign)
+    foreign.make = lambda case: (_ for _ in ()).throw(load("case").UnavailableError("absent"))
+    measure(load, case, foreign)
+    assert seen == [False, True, False]
+
+
+def test_a_disturbed_case_is_timed_again(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("measure")
+    shares = iter([0.5, 0.3, 0.4, 0.6, 0.02, 0.7])
+    monkeypatch.setattr(module, "others_share", lambda before, after: next(shares))
+    monkeypatch.setattr(module, "wait_until_idle", lambda seconds: None)
+    monkeypatch.setattr(
+        module, "interleave", lambda calls, **options: {"timed": options["seconds"]}
+    )
+    schedule = module.Schedule(0.01, tries=3)
+    assert module.quietest({}, schedule, False)[1] == 0.3
+    assert module.quietest({}, schedule, False)[1] == 0.02
+    assert module.quietest({}, module.Schedule(0.01), False)[1] == 0.7
+
+
+def test_the_kernel_that_ran_is_named(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = load("kernels")
+    rows = (
+        SimpleNamespace(name="tiles", layout="x", available=True, test_only=False),
+        SimpleNamespace(name="for_tests", layout="x", available=True, test_only=True),
+        SimpleNamespace(name="absent", layout="x", available=False, test_only=False),
+        SimpleNamespace(name="other", layout="y", available=True, test_only=False),
+        SimpleNamespace(name="vectors", layout="x", available=True, test_only=False),
+    )
+    monkeypatch.setattr(kernels.backends, "compiled", lambda: True)
+    monkeypatch.setattr(kernels.backends, "implementations", lambda op: rows)
+    monkeypatch.setattr(kernels.backends, "kernel", lambda op, layout=None: "tiles")
+    monkeypatch.setattr(kernels, "read_header", lambda packed: SimpleNamespace(layout="x"))
+    monkeypatch.setattr(kernels, "least_rows", lambda op: {"tiles": 8})
+    weight = torch.zeros(4, 4, dtype=torch.int8)
+    assert [kernels.ran("int8_gemm", weight, m) for m in (1, 7, 8, 100)] == [
+        "vectors",
+        "vectors",
+        "tiles",
+        "tiles",
+    ]
+
+
+def test_least_rows_are_read_from_the_table_of_kernels(load: Any) -> None:
+    least = load("kernels").least_rows("int8_gemm")
+    assert {row.name for row in backends.implementations("int8_gemm")} <= set(least)
+    assert least["generic"] == 1
+    assert load("kernels").least_rows("int8_gemm") == least
+
+
+def test_weights_that_cannot_be_cut_run_on_the_wide_kernel(load: Any) -> None:
+    if "avx2" not in isa.available():
+        pytest.skip(f"needs AVX2; this machine has {isa.available()}")
+    ran = load("kernels").ran
+    small = torch.randint(-40, 41, (256, 256), dtype=torch.int8)
+    even = torch.randint(-127, 128, (256, 256), dtype=torch.int8)
+    with isa.force("avx2"):
+        assert (ran("int8_gemm", small, 5), ran("int8_gemm", even, 5)) == ("avx2", "avx2wide")

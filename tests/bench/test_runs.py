@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -29,9 +31,10 @@ def test_op_runs_with_peers(op: str, run_bench: Run, tmp_path: Path) -> None:
     ours = [row for row in run["rows"] if row["candidate"] == "pyops"]
     assert ours
     assert all(row["median_us"] > 0 and not row["refused"] for row in ours)
-    fp32 = [row for row in run["rows"] if row["candidate"] == "torch fp32"]
-    assert fp32
-    assert all(row["ours_faster"] > 0 for row in fp32)
+    peers = [row for row in run["rows"] if not row["mine"] and not row["reason"]]
+    assert peers
+    assert all(row["ours_faster"] > 0 for row in peers)
+    assert "against the best of" in result.stdout
     assert not [row for row in run["rows"] if row["refused"]]
     assert {"processor", "threads", "torch", "commit", "command", "load"} <= set(run["machine"])
 
@@ -45,6 +48,33 @@ def test_model_runs_or_says_what_to_install(model: str, run_bench: Run, tmp_path
         pytest.skip(result.stderr.strip())
     assert result.returncode == 0, result.stderr
     assert all(row["median_us"] > 0 for row in json.loads(out.read_text())["rows"])
+
+
+def test_threads_are_timed_one_count_after_the_other(run_bench: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    arguments = ("--only", "int32", "--threads", "1,2", "--runs", 2, "--json", out)
+    result = run_bench("int8_gemm", *QUICK, *arguments)
+    assert result.returncode == 0, result.stderr
+    run = json.loads(out.read_text())
+    assert run["machine"]["threads"] == "1,2"
+    cases = [(row["case"], row["threads"]) for row in run["rows"]]
+    assert cases[: len(cases) // 2] == [(case, 1) for case, _ in cases[len(cases) // 2 :]]
+    assert {threads for _, threads in cases} == {1, 2}
+
+
+def test_quality_scores_or_says_what_to_install(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(ROOT / "bench" / "quality.py"), "--only-peers", "none"]
+    result = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True)
+    if "run: pip install" in result.stderr:
+        assert result.returncode == 1
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    scores = json.loads(out.read_text())["scores"]
+    assert set(scores) == {"torch fp32", "pyops"}
+    assert scores["torch fp32"]["mean cosine"] == pytest.approx(1)
+    assert scores["torch fp32"]["Lee-50"] == pytest.approx(0.656, abs=5e-4)
+    assert 0.99 < scores["pyops"]["mean cosine"] < 1
 
 
 def test_caps_are_in_force_and_printed(run_bench: Run, tmp_path: Path) -> None:
@@ -74,18 +104,24 @@ def test_compare_fails_on_a_regression_only(run_bench: Run, tmp_path: Path) -> N
     assert "SLOWER" in slower.stdout
 
 
-def test_plot(run_bench: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("op", "threads", "files"),
+    [("int8_gemm", "1", ["out.png"]), ("int8_scaling", "1,2", ["out-1.png", "out-2.png"])],
+)
+def test_plot(op: str, threads: str, files: list[str], run_bench: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    out = tmp_path / "out.png"
-    result = run_bench("int8_gemm", *QUICK, "--peers", "--only", "linear", "--plot", out)
+    arguments = (*QUICK, "--peers", "--only", "linear", "--threads", threads)
+    result = run_bench(op, *arguments, "--plot", tmp_path / "out.png")
     assert result.returncode == 0, result.stderr
-    assert out.read_bytes().startswith(b"\x89PNG")
+    assert sorted(file.name for file in tmp_path.iterdir()) == files
+    assert (tmp_path / files[-1]).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("nothing",), "bench: no bench 'nothing'; there are int8_gemm"),
+        (("int8_scaling", "--shapes", "odd"), "bench: int8_scaling has no shapes 'odd'; there are"),
         (("int8_gemm", "--only", "zzz", *QUICK), "bench: no case of int8_gemm has 'zzz' in its"),
         (("int8_gemm", "--isa", "zzz", *QUICK), "bench: isa.force: 'zzz' is not available here"),
     ],

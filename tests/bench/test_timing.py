@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from pyops.testing import timing as timing_module
 from pyops.testing.timing import FEWEST_ROUNDS, Timing, interleave, ratio
 
 
@@ -50,7 +51,26 @@ def test_measures_real_time_and_keeps_the_collector() -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize(("names", "seconds"), [("", 1.0), ("a", 0.0)])
-def test_bad_arguments(names: str, seconds: float) -> None:
-    with pytest.raises(ValueError, match="interleave: wants candidates and seconds > 0, got"):
-        interleave({name: lambda: None for name in names}, seconds=seconds)
+def test_runs_are_counted_and_as_long_as_asked() -> None:
+    calls = {name: lambda: time.sleep(0.001) for name in "ab"}
+    for timing in interleave(calls, seconds=0.01, runs=3).values():
+        assert [sum(burst) >= 0.009 for burst in timing.rounds] == [True] * 3
+
+
+def test_settled_bursts_sleep_then_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(timing_module.time, "sleep", slept.append)
+    counted = [0]
+
+    def call() -> None:
+        counted[0] += 1
+
+    timing = interleave({"a": call}, seconds=0.01, settle=True)["a"]
+    assert slept == [timing_module.SETTLE_SECONDS] * FEWEST_ROUNDS
+    assert counted[0] > 10 * sum(map(len, timing.rounds)), "warm-up calls are not counted"
+
+
+@pytest.mark.parametrize(("names", "seconds", "runs"), [("", 1.0, 1), ("a", 0.0, 1), ("a", 1.0, 0)])
+def test_bad_arguments(names: str, seconds: float, runs: int) -> None:
+    with pytest.raises(ValueError, match="interleave: wants candidates, seconds > 0 and runs > 0,"):
+        interleave({name: lambda: None for name in names}, seconds=seconds, runs=runs)

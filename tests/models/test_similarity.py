@@ -59,6 +59,31 @@ def test_missing_packages_say_how_to_install_them() -> None:
         packages.file("torch", "torch==2.13.0", "no_such.txt")
 
 
+def test_texts_by_hand() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    half = 0.5**0.5
+    cosines = torch.tensor([[1.0, 0.0, half], [0.0, 1.0, half], [half, half, 1.0]])
+    texts = similarity.Texts(("a", "b", "c"), (3 * cosines + 1).double())
+    assert texts.pearson(lambda texts: vectors) == pytest.approx(1)
+    texts = similarity.Texts(("a", "b", "c"), (1 - cosines).double())
+    assert texts.pearson(lambda texts: 5 * vectors) == pytest.approx(-1)
+
+
+def test_lee50() -> None:
+    try:
+        lee = similarity.lee50()
+    except packages.MissingPackageError as error:
+        pytest.skip(str(error))
+    assert len(lee.texts) == 50
+    assert lee.texts[0].startswith("The national executive of the strife-torn Democrats")
+    news = similarity.news_sentences(64)
+    assert len(set(news)) == 64
+    assert all(text not in scored for text in news for scored in lee.texts)
+    assert lee.scores.shape == (50, 50)
+    assert lee.scores.diagonal().tolist() == [1.0] * 50
+    assert int((lee.scores.triu(1) > 0).sum()) == 50 * 49 // 2
+
+
 def test_word_lists() -> None:
     try:
         wordsim, simlex = similarity.wordsim353(), similarity.simlex999()

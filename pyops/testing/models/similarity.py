@@ -1,7 +1,8 @@
-"""How well embeddings agree with people on the likeness of words, and with each other.
+"""How well embeddings agree with people on the likeness of words and texts, and with each other.
 
 WordSim-353: Finkelstein et al., "Placing search in context", 2002. SimLex-999: Hill et al.,
-"SimLex-999", 2015. Both files come in the package ``gensim`` (see ``packages``).
+"SimLex-999", 2015. Lee-50: Lee, Pincombe and Welsh, "An empirical evaluation of models of text
+document similarity", 2005. All files come in the package ``gensim`` (see ``packages``).
 """
 
 from __future__ import annotations
@@ -58,6 +59,44 @@ def wordsim353() -> WordPairs:
 def simlex999() -> WordPairs:
     """Return SimLex-999. Raises MissingPackageError where the data is not installed."""
     return load_word_pairs("simlex999.txt")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts with the mean score that people gave to the likeness of each two.
+
+    ``scores [n, n]``, float64, is read above its diagonal.
+    """
+
+    texts: tuple[str, ...]
+    scores: Tensor
+
+    def pearson(self, embed: Embed) -> float:
+        """Return Pearson's correlation of the scores of each two texts with their cosines."""
+        vectors = F.normalize(embed(self.texts).double(), dim=1)
+        rows, columns = torch.triu_indices(len(self.texts), len(self.texts), offset=1)
+        cosines = (vectors @ vectors.T)[rows, columns]
+        return float(torch.corrcoef(torch.stack((cosines, self.scores[rows, columns])))[0, 1])
+
+
+def lee50() -> Texts:
+    """Return the 50 news texts of Lee. Raises MissingPackageError where they are not installed."""
+    texts = packages.file(*DATA_PACKAGE, "test/test_data/lee.cor").read_text("latin-1")
+    scores = packages.file(*DATA_PACKAGE, "test/test_data/similarities0-1.txt").read_text()
+    rows = [[float(cell) for cell in line.split()] for line in scores.splitlines()]
+    return Texts(tuple(texts.splitlines()), torch.tensor(rows, dtype=torch.float64))
+
+
+def news_sentences(count: int) -> tuple[str, ...]:
+    """Return the first sentences of ``count <= 300`` news texts that are not among Lee's 50.
+
+    For calibration, so that no task is scored on what a model was calibrated with.
+
+    Raises:
+        MissingPackageError: the package with the data is not installed.
+    """
+    path = packages.file(*DATA_PACKAGE, "test/test_data/lee_background.cor")
+    return tuple(text.partition(". ")[0] for text in path.read_text("latin-1").splitlines()[:count])
 
 
 def ranks(values: Tensor) -> Tensor:

@@ -1,0 +1,16 @@
+"""OpenVINO: NNCF's int8 of the model, bf16 between the int8 layers."""
+
+from __future__ import annotations
+
+import openvino_ptq
+from case import Call, Case
+
+NAME = "openvino int8 bf16"
+KINDS = openvino_ptq.KINDS
+SLOW = True
+OWN_THREADS = True
+
+
+def make(case: Case) -> Call:
+    """Return a request of the calibrated model."""
+    return openvino_ptq.make(case, "bf16")
