@@ -42,17 +42,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """``print(report)`` shows a table; ``rows`` is the data."""
+    """``print(report)`` shows a table; ``rows`` is the data.
+
+    ``graphs``: for which calls a model runs as one graph, or why it does not.
+    """
 
     rows: tuple[Row, ...]
+    graphs: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """``{"rows": [{"name": ..., ...}, ...]}``; an infinite ``sqnr_db`` (no error) is null."""
+        """``{"rows": [{"name": ..., ...}, ...], "graphs": [...]}``; an infinite ``sqnr_db`` (no
+        error) is null.
+        """
         rows = [asdict(row) for row in self.rows]
         for row in rows:
             if row["sqnr_db"] == float("inf"):
                 row["sqnr_db"] = None
-        return json.dumps({"rows": rows}, indent=1, allow_nan=False)
+        return json.dumps({"rows": rows, "graphs": self.graphs}, indent=1, allow_nan=False)
 
     def table(self, width: int = 160) -> str:
         """The rows as text, ``width`` columns wide; columns that hold nothing are left out."""
@@ -84,9 +90,10 @@ class Report:
         before = sum(row.bytes_before for row in self.rows)
         after = sum(row.bytes_after for row in self.rows)
         share = f" ({after / before:.2f}x)" if before else ""
+        graphs = "".join(f"\n{one}" for one in self.graphs)
         return (
             f"{replaced} of {len(self.rows)} layers in int8; "
-            f"bytes in these layers: {before:,} -> {after:,}{share}"
+            f"bytes in these layers: {before:,} -> {after:,}{share}{graphs}"
         )
 
     def __str__(self) -> str:
@@ -119,7 +126,7 @@ def explain(model: nn.Module) -> Report:
             rows.append(_packed_row(name, module, owner, fusion))
         elif matches(module):
             rows.append(_float_row(name, module, _why_float(module, inside.get(id(module)))))
-    return Report(tuple(rows))
+    return Report(tuple(rows), fusion.graphs)
 
 
 def _why_float(module: nn.Module, container: str | None) -> str:

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from torch import Tensor, nn
 
-from .graph import fusions_of
+from .graph import captured_of, fusions_of
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
 from .nn.registry import replacement_name
@@ -97,6 +97,10 @@ def load(path: str | os.PathLike[str], skeleton: nn.Module) -> nn.Module:
 def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
     fusion = fusions_of(model)
     plan = Plan(fuse=bool(fusion.notes or fusion.reasons), fused=fusion.notes)
+    for path, module in model.named_modules():
+        captured = captured_of(module)
+        if captured is not None:
+            plan.captured[path] = captured.example
     tensors: dict[str, Tensor] = {}
     seen: dict[int, str] = {}
     storages: set[int] = set()

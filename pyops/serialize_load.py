@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .graph import Fusion, fuse_layers, fusions_of
+from .graph import Fusion, captured_of, fuse_layers, fusions_of
+from .graph.export_example import decode
 from .nn.containers import disable_fast_paths
 from .nn.packed_module import PackedModule
 from .nn.packed_weight import PackedWeight
@@ -48,9 +50,24 @@ class Loader:
         disable_fast_paths(model)
         model.eval()
         if self.plan.fuse:
+            for path, example in self.plan.captured.items():
+                self._capture(path, model, example)
             fuse_layers(model)
             self._compare_fusions(fusions_of(model))
         return model
+
+    def _capture(self, path: str, model: nn.Module, example: Any) -> None:
+        if path not in self.plan.classes:
+            raise ValueError(f"damaged plan: {path!r} is captured, but is no module")
+        module = model.get_submodule(path)
+        device = next((t.device for t in chain(module.parameters(), module.buffers())), None)
+        arguments = decode(example, device or torch.device("cpu"))
+        if not isinstance(arguments, dict):
+            raise ValueError(f"damaged plan: {path!r} is captured with {arguments!r}")
+        fuse_layers(module, ((), arguments))
+        if captured_of(module) is None:
+            why = fusions_of(module).graphs
+            raise ValueError(f"{path!r} is one graph in the file, but not here: {', '.join(why)}")
 
     def _compare_fusions(self, found: Fusion) -> None:
         for path in sorted(self.plan.fused.keys() | found.notes.keys()):

@@ -58,6 +58,7 @@ class Plan:
     ``aliases``: a name whose tensor is stored under another one. ``orders``: the order in which a
     tensor's dimensions lie in the file, where it is not that of its shape (channels_last).
     ``fuse``: whether layers were fused (``pyops.graph``). ``fused``: what runs in a layer's call.
+    ``captured``: by path, what was captured as a whole, with its example's types and shapes.
     """
 
     classes: dict[str, str] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Plan:
     orders: dict[str, list[int]] = field(default_factory=dict)
     fuse: bool = False
     fused: dict[str, list[str]] = field(default_factory=dict)
+    captured: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -93,8 +95,9 @@ def read_plan(metadata: dict[str, str] | None) -> Plan:
             orders=_map(raw, "orders", _integers),
             fuse=_boolean(raw["fuse"]),
             fused=_map(raw, "fused", _strings),
+            captured=_map(raw, "captured", dict),
         )
-        if plan.fused and not plan.fuse:
+        if (plan.fused or plan.captured) and not plan.fuse:
             raise ValueError("layers are fused in a model that is not")
         return plan
     except (KeyError, TypeError, ValueError, RecursionError) as error:

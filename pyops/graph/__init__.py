@@ -4,10 +4,11 @@
 code (``simple_code.py``), it is traced one level deep (``trace.py``); ``patterns.py`` rewrites the
 graph, and the module runs the result for as long as nothing that the code reads has changed
 (``forward.py``). Modules keep their class, their parts and their names; one whose forward is not so
-simple keeps it, with the reason.
+simple keeps it, with the reason. With an example of its inputs, the whole model may become one
+graph (``export.py``), for calls like the example.
 """
 
 from .forward import GraphForward, graph_of
-from .fuse import Fusion, fuse_layers, fusions_of
+from .fuse import Fusion, captured_of, fuse_layers, fusions_of
 
-__all__ = ["Fusion", "GraphForward", "fuse_layers", "fusions_of", "graph_of"]
+__all__ = ["Fusion", "GraphForward", "captured_of", "fuse_layers", "fusions_of", "graph_of"]

@@ -45,7 +45,7 @@ def trace(module: nn.Module, method: str, tensors: Sequence[str]) -> tuple[fx.Gr
         with _lock:
             graph = _Tracer(method, tensors).trace(module)
     except Exception as error:  # whatever the method raises on proxies
-        raise CannotTraceError(_first_sentence(error)) from error
+        raise CannotTraceError(first_sentence(error)) from error
     for node in graph.nodes:
         _check_node(node, module)
     return graph, reader.guards
@@ -203,6 +203,6 @@ def _fresh(value: Any, owner: nn.Module) -> bool:
     return isinstance(owner.get_submodule(str(value.target)), PackedModule)
 
 
-def _first_sentence(error: Exception) -> str:
+def first_sentence(error: Exception) -> str:
     text = (str(error).strip() or "no message").splitlines()[0].partition(". ")[0]
     return text if isinstance(error, TraceError) else f"{type(error).__name__}: {text}"

@@ -65,7 +65,7 @@ def run_example(
         TypeError: ``example_inputs`` is no tensor, tuple, list or dict.
         ValueError: the model fails on them.
     """
-    args, kwargs = _arguments(example_inputs)
+    args, kwargs = arguments_of(example_inputs)
     results: dict[str, Measured] = {}
     handles = []
     for candidate in plan:
@@ -86,7 +86,8 @@ def run_example(
     return results
 
 
-def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_of(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """``example_inputs`` as positional and keyword arguments; TypeError: not one of its types."""
     if isinstance(example_inputs, Tensor):
         return (example_inputs,), {}
     if isinstance(example_inputs, (tuple, list)):
