@@ -25,7 +25,9 @@ class Case:
     ``kind`` says which peers can compute it: "linear" takes ``tensors`` x, weight, bias;
     "int32_gemm" takes a, b; "model" takes ``model`` and ``inputs``; others have no peers.
     ``make_ours`` prepares our call (packing is not timed). ``check_ours`` and ``check_peer``
-    take a result and raise WrongResultError.
+    take a result and raise WrongResultError. ``peak`` names the roofline's peak that bounds our
+    kernel, where that is not the int8 peak of its level; ``kernel`` the one that runs,
+    where that is not the op's active one.
     """
 
     kind: str
@@ -36,6 +38,8 @@ class Case:
     check_ours: Callable[[Tensor], None]
     check_peer: Callable[[Tensor], None]
     op: str | None = None
+    peak: str | None = None
+    kernel: str | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     model: nn.Module | None = None
     inputs: tuple[Tensor, ...] = ()

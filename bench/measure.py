@@ -75,7 +75,7 @@ def measure(
     case: Case, peers: list[ModuleType], seconds: float, roofline: Roofline | None
 ) -> list[Row]:
     """Return our row, then the peers'. Nothing is timed when our result is wrong."""
-    kernel = backends.kernel(case.op) if case.op else None
+    kernel = case.kernel or (backends.kernel(case.op) if case.op else None)
     ours = case.make_ours()
     try:
         case.check_ours(ours())
@@ -129,7 +129,8 @@ def timed_row(
     mine = name == OURS
     limit = None
     if mine and roofline is not None and kernel is not None and case.kind != "model":
-        limit = roofline.limit(isa_of(case.op, kernel), case.operations, case.bytes_moved)
+        isa = isa_of(case.op, kernel)
+        limit = roofline.limit(isa, case.operations, case.bytes_moved, case.peak)
     return Row(
         case.name,
         name,

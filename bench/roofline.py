@@ -36,12 +36,15 @@ class Roofline:
                 return level
         return "dram"
 
-    def limit(self, isa: str, operations: float, bytes_moved: float) -> tuple[float, str] | None:
+    def limit(
+        self, isa: str, operations: float, bytes_moved: float, peak_name: str | None = None
+    ) -> tuple[float, str] | None:
         """Return the least seconds that ``operations`` on ``bytes_moved`` can take, and what binds.
 
-        None where the peak of ``isa`` or the bandwidth was not measured.
+        ``peak_name``: None means the int8 peak of ``isa``. None is returned where the peak or the
+        bandwidth was not measured.
         """
-        peak = self.values.get(PEAK_OF_ISA.get(isa, ""))
+        peak = self.values.get(peak_name or PEAK_OF_ISA.get(isa, ""))
         level = self.memory_level(bytes_moved)
         bandwidth = self.values.get(f"read_{level}")
         if not peak or not bandwidth:

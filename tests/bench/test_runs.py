@@ -29,9 +29,9 @@ def test_op_runs_with_peers(op: str, run_bench: Run, tmp_path: Path) -> None:
     ours = [row for row in run["rows"] if row["candidate"] == "pyops"]
     assert ours
     assert all(row["median_us"] > 0 and not row["refused"] for row in ours)
-    fp32 = [row for row in run["rows"] if row["candidate"] == "torch fp32"]
-    assert fp32
-    assert all(row["ours_faster"] > 0 for row in fp32)
+    peers = [row for row in run["rows"] if row["candidate"] in ("torch fp32", "torch SDPA")]
+    assert peers
+    assert all(row["ours_faster"] > 0 for row in peers)
     assert not [row for row in run["rows"] if row["refused"]]
     assert {"processor", "threads", "torch", "commit", "command", "load"} <= set(run["machine"])
 
