@@ -31,7 +31,9 @@ class Case:
     beside the time.
 
     ``products`` are int8 weights, each with its rows of activations, where they decide which kernel
-    of ``op`` runs. ``rivals``: a label, and the peers of which the fastest counts.
+    of ``op`` runs; ``kernel`` names it where no int8 weight decides, and ``peak`` the roofline's
+    peak that bounds it where that is not the int8 peak of its level. ``rivals``: a label, and the
+    peers of which the fastest counts.
     """
 
     kind: str
@@ -42,6 +44,8 @@ class Case:
     check_ours: Callable[[Tensor], None]
     check_peer: Callable[[Tensor], None]
     op: str | None = None
+    peak: str | None = None
+    kernel: str | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     static: StaticScales | None = None
     model: nn.Module | None = None

@@ -199,8 +199,8 @@ def timed_row(p: Prepared, name: str, timings: dict[str, Timing], roofline: Roof
     peak = limit = None
     if roofline is not None and len(kernels) == 1:
         isa = isa_of(case.op, kernels[0])
-        peak = roofline.peak(isa)
-        limit = roofline.limit(isa, case.operations, case.bytes_moved)
+        peak = roofline.peak(isa, case.peak)
+        limit = roofline.limit(isa, case.operations, case.bytes_moved, case.peak)
     return Row(
         case.name,
         name,
@@ -227,5 +227,5 @@ def kernels_of(case: Case) -> list[str]:
     if case.op is None:
         return []
     if not case.products:
-        return [backends.kernel(case.op)]
+        return [case.kernel or backends.kernel(case.op)]
     return list(dict.fromkeys(ran(case.op, weight, rows) for weight, rows in case.products))

@@ -36,16 +36,18 @@ class Roofline:
                 return level
         return "dram"
 
-    def peak(self, isa: str) -> float | None:
-        """Return the measured GOP/s of the instruction that bounds ``isa``, else None."""
-        return self.values.get(PEAK_OF_ISA.get(isa, ""))
+    def peak(self, isa: str, name: str | None = None) -> float | None:
+        """Return the measured GOP/s of peak ``name``, None: of int8 on ``isa``; else None."""
+        return self.values.get(name or PEAK_OF_ISA.get(isa, ""))
 
-    def limit(self, isa: str, operations: float, bytes_moved: float) -> tuple[float, str] | None:
+    def limit(
+        self, isa: str, operations: float, bytes_moved: float, name: str | None = None
+    ) -> tuple[float, str] | None:
         """Return the least seconds that ``operations`` on ``bytes_moved`` can take, and what binds.
 
-        None where the peak of ``isa`` or the bandwidth was not measured.
+        ``name``: as for ``peak``. None where the peak or the bandwidth was not measured.
         """
-        peak = self.peak(isa)
+        peak = self.peak(isa, name)
         level = self.memory_level(bytes_moved)
         bandwidth = self.values.get(f"read_{level}")
         if not peak or not bandwidth:

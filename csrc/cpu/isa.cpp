@@ -22,18 +22,22 @@ bool cpuid_bit(unsigned leaf, unsigned subleaf, int reg, int bit_index) {
 }
 
 // __builtin_cpu_supports also looks at what the OS saves on a context switch.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && cpuid_bit(1, 0, 2, 29); }  // and F16C
+bool has_avx2() {
+  const bool f16c = cpuid_bit(1, 0, 2, 29);
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
+}
 bool has_avxvnni() { return cpuid_bit(7, 1, 0, 4); }
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 bool has_avx512vnni() { return __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512bf16() { return cpuid_bit(7, 1, 0, 5); }
 
 // Linux gives a process the tile registers only when asked: ARCH_REQ_XCOMP_PERM, XTILEDATA.
 bool has_amx() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
-  const bool present = cpuid_bit(7, 0, 3, 24) && cpuid_bit(7, 0, 3, 25);
+  const bool present = cpuid_bit(7, 0, 3, 22) && cpuid_bit(7, 0, 3, 24) && cpuid_bit(7, 0, 3, 25);
   return present && syscall(SYS_arch_prctl, 0x1023, 18) == 0;
 #else
   return false;

@@ -38,7 +38,13 @@ INT8_GEMM = (
     Expected("avx512vnni", "vpdpbusd zmm", 24),
     Expected("amx", "tdpbssd tmm", 4),
 )
-ISA_NAMESPACE = r"pyops::cpu::(avx2|avx2wide|avxvnni|evexvnni|avx512|avx512vnni|amx)::"
+ATTENTION = (
+    Expected("avx2", "vfmadd231ps ymm", 12),
+    Expected("avx512", "vfmadd231ps zmm", 24),
+    Expected("avx512bf16", "vdpbf16ps zmm", 24),
+    Expected("amx", "tdpbf16ps tmm", 4),
+)
+ISA_NAMESPACE = r"pyops::cpu::(avx2|avx2wide|avxvnni|evexvnni|avx512|avx512vnni|avx512bf16|amx)::"
 
 
 @pytest.mark.parametrize("expected", INT8_GEMM, ids=lambda e: e.kernel)
@@ -50,6 +56,17 @@ def test_hot_loop(object_code, opcodes, expected):
     assert number > 0
     assert number % expected.multiple_of == 0, f"{number} x {expected.opcode}"
     assert not [name for name in expected.never if found[name]]
+    spilled = [f"{i.mnemonic} {i.operands}" for i in loop if i.spills]
+    assert not spilled, f"{expected.kernel} spills in its hot loop: {spilled}"
+
+
+@pytest.mark.parametrize("expected", ATTENTION, ids=lambda e: e.kernel)
+def test_hot_loop_of_attention(object_code, opcodes, expected):
+    pattern = rf"pyops::cpu::{expected.kernel}::attention::.*tile<"
+    loop = object_code.hottest_loop(pattern, expected.opcode.split()[0])
+    number = opcodes(loop)[expected.opcode]
+    assert number > 0
+    assert number % expected.multiple_of == 0, f"{number} x {expected.opcode}"
     spilled = [f"{i.mnemonic} {i.operands}" for i in loop if i.spills]
     assert not spilled, f"{expected.kernel} spills in its hot loop: {spilled}"
 
@@ -88,8 +105,13 @@ def test_generic_code_runs_everywhere(object_code, beyond_sse2):
 
 
 def test_nothing_is_fused(object_code):
-    """A fused multiply-add rounds once where the contract rounds twice."""
-    for function in object_code.functions:
+    """A fused multiply-add rounds once where the contract rounds twice.
+
+    Attention alone states a bound and not bits.
+    """
+    outside = [f for f in object_code.functions if "::attention::" not in f.name]
+    assert len(outside) < len(object_code.functions)
+    for function in outside:
         fused = [i for i in function.body if i.mnemonic.startswith(("vfm", "vfnm"))]
         assert not fused, f"{function.name}: {fused[0].mnemonic}"
 

@@ -8,8 +8,20 @@
 
 namespace pyops::cpu {
 
-// Contiguous. torch::stable::new_empty looks its op up by name and boxes its arguments on the heap
-// in every call, which takes about as long as the rest of a small op.
+// torch::stable::new_empty looks its op up by name and boxes its arguments on the heap in every
+// call, which takes about as long as the rest of a small op.
+inline torch::stable::Tensor new_tensor(const std::vector<int64_t>& sizes,
+                                        const std::vector<int64_t>& strides,
+                                        torch::headeronly::ScalarType type) {
+  const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  const auto dims = static_cast<int64_t>(sizes.size());
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes.data(), strides.data(), code,
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  return torch::stable::Tensor(handle);
+}
+
+// Contiguous.
 inline torch::stable::Tensor new_tensor(const std::vector<int64_t>& sizes,
                                         torch::headeronly::ScalarType type) {
   std::vector<int64_t> strides(sizes.size());
@@ -18,12 +30,7 @@ inline torch::stable::Tensor new_tensor(const std::vector<int64_t>& sizes,
     strides[i] = stride;
     stride *= sizes[i] > 1 ? sizes[i] : 1;
   }
-  const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()),
-                                                         sizes.data(), strides.data(), code,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
-  return torch::stable::Tensor(handle);
+  return new_tensor(sizes, strides, type);
 }
 
 }  // namespace pyops::cpu
