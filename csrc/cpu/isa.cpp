@@ -22,7 +22,9 @@ bool cpuid_bit(unsigned leaf, unsigned subleaf, int reg, int bit_index) {
 }
 
 // __builtin_cpu_supports also looks at what the OS saves on a context switch.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && cpuid_bit(1, 0, 2, 29); }  // and F16C
+bool has_avx2() {  // and FMA and F16C, which came with it
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpuid_bit(1, 0, 2, 29);
+}
 bool has_avxvnni() { return cpuid_bit(7, 1, 0, 4); }
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
