@@ -14,7 +14,7 @@ from .graph import Fusion, fusions_of
 from .nn.containers import reads_weights
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
-from .nn.registry import matches, why_not, why_not_depth
+from .nn.registry import matches, replacement, replacement_name, why_not, why_not_depth
 from .quantize.convert import float_bytes
 
 
@@ -22,7 +22,7 @@ from .quantize.convert import float_bytes
 class Row:
     """One layer. ``kernel`` and ``isa`` are those that run now; None for a float layer.
 
-    ``bytes_after`` counts a PackedWeight that several layers share once, at the first of them.
+    ``bytes_after`` counts a packed weight that several layers share once, at the first of them.
     ``sqnr_db`` (of the layer's output, against float), ``ms_before`` and ``ms_after`` (all calls
     of one model run) were measured by ``quantize(example_inputs=)``; None where they were not.
     """
@@ -91,8 +91,10 @@ class Report:
         after = sum(row.bytes_after for row in self.rows)
         share = f" ({after / before:.2f}x)" if before else ""
         graphs = "".join(f"\n{one}" for one in self.graphs)
+        classes = {replacement_name(row.after) for row in self.rows if row.kernel is not None}
+        kinds = " and ".join(sorted({cls.weights for cls in classes if cls is not None}))
         return (
-            f"{replaced} of {len(self.rows)} layers in int8; "
+            f"{replaced} of {len(self.rows)} layers in {kinds or 'int8'}; "
             f"bytes in these layers: {before:,} -> {after:,}{share}{graphs}"
         )
 
@@ -101,7 +103,7 @@ class Report:
 
 
 def explain(model: nn.Module) -> Report:
-    """A row for each layer that has, or could have had, an int8 replacement.
+    """A row for each layer that has, or could have had, a replacement.
 
     Args:
         model: any ``nn.Module``, converted or not. Reasons stay with the layers through save, load,
@@ -134,7 +136,7 @@ def _why_float(module: nn.Module, container: str | None) -> str:
     if record is not None:
         return record.reason
     depth = getattr(module, "in_features", 0)
-    known = container or why_not(module) or why_not_depth(depth)
+    known = container or why_not(module) or why_not_depth(depth, replacement(module))
     return known or "not converted: apply pyops.quantize"
 
 
@@ -151,7 +153,7 @@ def _packed_row(name: str, module: PackedModule, owner: str, fusion: Fusion) -> 
     record = get_record(module)
     bias = module.bias
     size = 0 if bias is None else bias.numel() * bias.element_size()
-    reason = record.reason if record is not None else "built as an int8 layer"
+    reason = record.reason if record is not None else f"built as an {module.weights} layer"
     if name in fusion.notes:
         reason += f"; fused: {', '.join(fusion.notes[name])}"
     elif name in fusion.reasons:

@@ -105,6 +105,7 @@ def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
     seen: dict[int, str] = {}
     storages: set[int] = set()
     paths: dict[int, list[str]] = {}
+    shared: dict[int, dict[str, Tensor]] = {}  # plain tensors of packed weights, tied ones once
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
 
@@ -137,8 +138,9 @@ def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
             plan.layers[path] = LayerPlan.of(module, paths[id(module)], record)
             plan.classes[path] = plan.layers[path].before
             packed = module.packed
-            add(key_of(path, "weight"), packed.unpack(), packed)
-            add(key_of(path, "weight_scale"), packed.scale, packed.scale)
+            parts = shared.setdefault(id(packed), packed.parts())
+            for name, part in parts.items():
+                add(key_of(path, name), part, part)
         else:
             plan.classes[path] = type(module).__name__
             if record is not None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from .graph import Fusion, captured_of, fuse_layers, fusions_of
 from .graph.export_example import decode
 from .nn.containers import disable_fast_paths
+from .nn.packed_base import PackedBase
 from .nn.packed_module import PackedModule
-from .nn.packed_weight import PackedWeight
 from .nn.record import set_record
-from .nn.registry import replacement, replacement_name
+from .nn.registry import replacement_name, replacements
 from .quantize.convert import put
 from .quantize.copying import copy_model
 from .serialize_plan import LayerPlan, Plan, key_of, slots
@@ -101,7 +101,7 @@ class Loader:
             if path not in found or path not in layer.paths:
                 raise ValueError(f"int8 layer {path!r} is not in the skeleton")
             module = skeleton.get_submodule(path)
-            if replacement(module) is not replacement_name(layer.cls):
+            if replacement_name(layer.cls) not in replacements(module):
                 raise ValueError(f"{layer.cls} does not replace {path!r}, a {found[path]}")
             for other in layer.paths:
                 parent, _, leaf = other.rpartition(".")
@@ -114,12 +114,10 @@ class Loader:
         for path, module in skeleton.named_modules():
             layer = self.plan.layers.get(path)
             for name, tensor in slots(module):
-                shape = list(tensor.shape)
-                if layer is not None and name == "weight" and layer.transposed:
-                    shape = shape[::-1]
-                expected[key_of(path, name)] = shape
+                expected[key_of(path, name)] = list(tensor.shape)
                 if layer is not None and name == "weight":
-                    expected[key_of(path, "weight_scale")] = shape[:1]
+                    shapes = _part_shapes(layer, tensor)
+                    expected.update({key_of(path, part): s for part, s in shapes.items()})
         for key, shape in expected.items():
             source = self.plan.aliases.get(key, key)
             if source not in self.keys:
@@ -165,9 +163,13 @@ class Loader:
         key = key_of(path, "weight")
         key = self.plan.aliases.get(key, key)
         if key not in self.built:
-            scale = self._tensor(key_of(path, "weight_scale"), weight, cast=False)
+            parts = {
+                name: self._tensor(key_of(path, name), weight, cast=False)
+                for name in _part_shapes(layer, weight)
+            }
+            k = weight.shape[0 if layer.transposed else 1]
             try:
-                self.built[key] = PackedWeight(self._tensor(key, weight, cast=False), scale)
+                self.built[key] = cls.weight_class.from_parts(parts, k, layer.config)
             except ValueError as error:
                 raise ValueError(f"{path!r}: {error}") from error
         new = cls(
@@ -190,9 +192,17 @@ class Loader:
                     value = nn.Parameter(value, requires_grad=False)
                     value.__dict__.update(old.__dict__)
                 self.built[key] = value
-            if isinstance(self.built[key], PackedWeight):
+            if isinstance(self.built[key], PackedBase):
                 raise ValueError(f"damaged plan: {key_of(path, name)!r} stands for {key!r}")
             setattr(module, name, self.built[key])  # not _parameters: nn.LSTM keeps a second list
+
+
+def _part_shapes(layer: LayerPlan, weight: Tensor) -> dict[str, list[int]]:
+    """Shapes of the stored tensors of a layer that replaces one with this weight."""
+    cls = replacement_name(layer.cls)
+    assert cls is not None  # read_plan knows it
+    n, k = weight.shape[::-1] if layer.transposed else weight.shape
+    return cls.weight_class.shapes(n, k, layer.config)
 
 
 def _refuse_meta(model: nn.Module) -> None:

@@ -34,7 +34,10 @@ def key_of(path: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One int8 layer: its class, the float layer it replaces, its config and its record."""
+    """One converted layer: its class, the float layer it replaces, its config and its record.
+
+    ``config``: that of its packed weight (``PackedBase.config``); absent in older files.
+    """
 
     cls: str
     before: str
@@ -42,13 +45,15 @@ class LayerPlan:
     dtype: str
     transposed: bool
     record: Record | None
+    config: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: PackedModule, paths: list[str], record: Record | None) -> LayerPlan:
         built = "Conv1D" if module.transposed else "Linear"  # a layer that no workflow made
         before = record.before if record is not None else built
         dtype = str(module.dtype).removeprefix("torch.")
-        return cls(type(module).__name__, before, paths, dtype, module.transposed, record)
+        name, config = type(module).__name__, module.packed.config()
+        return cls(name, before, paths, dtype, module.transposed, record, config)
 
 
 @dataclass
@@ -148,8 +153,12 @@ def _record(value: Any) -> Record:
 def _layer(value: Any) -> LayerPlan:
     record = value.get("record")
     layer = LayerPlan(**{**value, "record": None if record is None else _record(record)})
-    if replacement_name(_string(layer.cls)) is None:
+    found = replacement_name(_string(layer.cls))
+    if found is None:
         raise ValueError(f"unknown layer class {layer.cls!r}")
+    if not isinstance(layer.config, dict):
+        raise ValueError(f"config {layer.config!r}")
+    found.weight_class.shapes(0, 0, layer.config)
     if layer.dtype not in _DTYPES or not hasattr(torch, layer.dtype):
         raise ValueError(f"unknown dtype {layer.dtype!r}")
     if not isinstance(layer.paths, list) or not layer.paths or type(layer.transposed) is not bool:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from ..ops import int8_linear, int8_linear_group, int8_mlp
-from .packed_module import PackedModule
+from ..ops.packing import MAX_K
+from .packed_linear import PackedLinear
 from .packed_weight import PackedWeight
 from .registry import replaces
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 @replaces(nn.Linear, "transformers.pytorch_utils.Conv1D")
-class Int8Linear(PackedModule):
+class Int8Linear(PackedLinear):
     """Dynamic int8 Linear for inference: x [..., K] fp32, bf16 or fp16 -> [..., N].
 
     Weights are symmetric int8 per output channel, activations symmetric int8 per row
@@ -28,25 +24,10 @@ class Int8Linear(PackedModule):
     requires grad; TypeError or ValueError from the op on a wrong dtype or shape.
     """
 
-    @property
-    def in_features(self) -> int:
-        """K, the last dimension of the input."""
-        return self.packed.k
-
-    @property
-    def out_features(self) -> int:
-        """N, the last dimension of the output."""
-        return self.packed.n
-
-    @classmethod
-    def from_float(cls, layer: nn.Module, packed: PackedWeight | None = None) -> Self:
-        """Converts ``nn.Linear`` or Conv1D; ``packed`` is given where it was packed before."""
-        transposed = not isinstance(layer, nn.Linear)
-        weight: Tensor = layer.weight.detach()  # type: ignore[operator]
-        if packed is None:
-            packed = PackedWeight.from_float(weight.t() if transposed else weight)
-        bias: Tensor | None = layer.bias  # type: ignore[assignment]
-        return cls(packed, bias, dtype=weight.dtype, transposed=transposed)
+    weights = "int8"
+    weight_class = PackedWeight
+    max_in_features = MAX_K  # int32 sums could overflow
+    packed: PackedWeight
 
     def forward(
         self, input: Tensor, *, residual: Tensor | None = None, activation: str = "none"
@@ -66,23 +47,6 @@ class Int8Linear(PackedModule):
             activation=activation,
             out_dtype=dtype,
         )
-
-    def takes(self, x: Tensor, residual: Tensor) -> bool:
-        """Whether ``forward`` can add this residual with the result that ``+`` would have.
-
-        ``x``: what the layer reads, or a tensor with the same leading dimensions.
-        """
-        return (
-            isinstance(residual, Tensor)
-            and not (residual.requires_grad and torch.is_grad_enabled())
-            and residual.dtype == self.output_dtype(x)
-            and residual.shape[:-1] == x.shape[:-1]
-            and residual.shape[-1:] == (self.out_features,)
-        )
-
-    def extra_repr(self) -> str:
-        bias = self.bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
 
 
 def forward_group(

@@ -1,32 +1,36 @@
-"""What every layer with a PackedWeight shares: state_dict, moves and casts, inference only."""
+"""What every layer with a packed weight shares: state_dict, moves and casts, inference only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .packed_weight import PackedWeight, keep_dtype
+from .packed_base import PackedBase, keep_dtype
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 class PackedModule(nn.Module):
-    """Base of the int8 layers. ``state_dict`` holds ``weight`` (plain int8), ``weight_scale``
-    (fp32) and the layer's buffers; loading repacks. Casts (``.half()``, ``.to(dtype)``) change only
-    the dtype that ``weight`` reports: scales and bias stay fp32.
+    """Base of the int8 and int4 layers. ``state_dict`` holds the plain tensors of the packed weight
+    (``PackedBase.parts``: ``weight``, ``weight_scale`` ...) and the layer's buffers; loading
+    repacks. Casts (``.half()``, ``.to(dtype)``) change only the dtype that ``weight`` reports:
+    scales and bias stay fp32.
     """
 
-    op = "int8_gemm"  # whose kernel runs; explain shows it
-    packed: PackedWeight
+    weights: ClassVar[str]  # what reports call them
+    weight_class: ClassVar[type[PackedBase]]
+    max_in_features: ClassVar[int | None] = None
+    options: ClassVar[tuple[str, ...]] = ()  # keywords of from_float, from those of quantize
+    packed: PackedBase
     bias: Tensor | None
 
     def __init__(
         self,
-        packed: PackedWeight,
+        packed: PackedBase,
         bias: Tensor | None = None,
         *,
         dtype: torch.dtype = torch.float32,
@@ -42,9 +46,14 @@ class PackedModule(nn.Module):
         self.register_buffer("bias", kept)
 
     @classmethod
-    def from_float(cls, layer: nn.Module, packed: PackedWeight | None = None) -> Self:
+    def from_float(cls, layer: nn.Module, packed: PackedBase | None = None, **options: Any) -> Self:
         """Converts a float layer; ``packed`` is given where its weight was packed before."""
         raise NotImplementedError
+
+    @property
+    def op(self) -> str:
+        """Whose kernel runs; explain shows it."""
+        return self.weight_class.op
 
     @property
     def weight(self) -> Tensor:
@@ -54,8 +63,8 @@ class PackedModule(nn.Module):
 
     @property
     def weight_scale(self) -> Tensor:
-        """fp32 [N]: one scale per output channel."""
-        return self.packed.scale
+        """fp32: one scale per output channel [N], or per group [N, groups]."""
+        return self.packed.parts()["weight_scale"]
 
     def output_dtype(self, x: Tensor) -> torch.dtype:
         """The input's dtype, or autocast's where that is on.
@@ -88,8 +97,8 @@ class PackedModule(nn.Module):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        destination[prefix + "weight"] = self.packed.unpack()
-        destination[prefix + "weight_scale"] = self.packed.scale.detach()
+        for name, part in self.packed.parts().items():
+            destination[prefix + name] = part
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
@@ -102,7 +111,8 @@ class PackedModule(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        keys = [prefix + "weight", prefix + "weight_scale"]
+        shapes = self.packed.shapes(self.packed.n, self.packed.k, self.packed.config())
+        keys = [prefix + name for name in shapes]
         rest = {key: value for key, value in state_dict.items() if key not in keys}
         for name, buffer in self._buffers.items():  # assign=True would take over another dtype
             if buffer is not None and isinstance(rest.get(prefix + name), Tensor):
@@ -114,14 +124,16 @@ class PackedModule(nn.Module):
         if strict:
             missing_keys.extend(absent)
         if not absent:
-            self._load_packed(state_dict[keys[0]], state_dict[keys[1]], prefix, error_msgs)
-        elif len(absent) == 1:  # an error even where strict=False allows missing keys
-            error_msgs.append(f"{absent[0]} is missing: weight and weight_scale belong together")
+            parts = {name: state_dict[prefix + name] for name in shapes}
+            self._load_packed(parts, shapes["weight"], prefix, error_msgs)
+        elif len(absent) < len(keys):  # an error even where strict=False allows missing keys
+            names = " and ".join(shapes)
+            error_msgs.append(f"{absent[0]} is missing: {names} belong together")
 
     def _load_packed(
-        self, weight: Tensor, scale: Tensor, prefix: str, error_msgs: list[str]
+        self, parts: Mapping[str, Tensor], expected: list[int], prefix: str, error_msgs: list[str]
     ) -> None:
-        expected = [self.packed.n, self.packed.k]
+        weight = parts["weight"]
         if list(weight.shape) != expected:
             error_msgs.append(
                 f"size mismatch for {prefix}weight: the file has {list(weight.shape)}, "
@@ -130,6 +142,6 @@ class PackedModule(nn.Module):
             return
         device = self.packed.device if self.packed.device.type != "meta" else weight.device
         try:
-            self.packed.assign(weight.to(device), scale.to(device))
+            self.packed.assign_parts({name: part.to(device) for name, part in parts.items()})
         except ValueError as error:
             error_msgs.append(f"{prefix}weight: {error}")

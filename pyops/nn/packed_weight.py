@@ -1,56 +1,35 @@
-"""PackedWeight: one int8 weight, held once, in the layout that the active kernel wants."""
+"""Int8 weights, held once, in the layout that the active kernel wants."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable
-from typing import Any, SupportsIndex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
-from .. import backends, isa
-from ..ops import int8_pack, int8_unpack, quantize_weight
-from ..ops.packing import read_header
+from ..ops import (
+    int8_pack,
+    int8_unpack,
+    int8_weight_pack,
+    int8_weight_unpack,
+    packing,
+    quantize_weight,
+    weight_only_packing,
+)
+from . import packed_base
+from .packed_base import Config, PackedBase
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _QUANTIZE_CHUNK = 1 << 18  # elements: keeps the float temporaries of one step to a few MB
-_repack_lock = threading.Lock()
 
 
-def _new_lock_in_child() -> None:
-    """A fork may happen while another thread repacks: the child must not inherit a held lock."""
-    global _repack_lock
-    _repack_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock_in_child)
-
-
-def _refresh_while_tracing(packed: PackedWeight, epoch: int) -> bool:
-    """Repacks at trace time, outside the graph; reading ``epoch`` makes the tracer guard on it."""
-    packed.refresh()
-    return True
-
-
-# What torch.compiler.assume_constant_result sets; calling that imports all of torch._dynamo, which
-# takes longer than the rest of pyops.
-_refresh_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-class PackedWeight:
+class PackedWeight(PackedBase):
     """Symmetric int8 weight [N, K] with one fp32 scale per output channel, packed for the kernel.
 
-    A plain object and not a buffer, so DDP does not broadcast it and ``.half()`` does not cast it.
-    Layers with tied weights share one PackedWeight; ``copy.deepcopy`` and ``pickle`` keep the
-    sharing. Pickle stores the plain int8 weight, so a file written under one instruction set is
-    packed for whatever is active where it is read. (An exported program is a graph with constants:
-    it holds the packed bytes and runs where the same layout is wanted.)
-
-    A kernel refuses another layout, so forcing an instruction set while another thread is inside
-    a call can make that call raise; it never computes on the wrong bytes.
+    See ``PackedBase`` for what becomes of it in copies, pickles, casts and moves.
 
     Args:
         weight: int8 [N, K], values in [-127, 127].
@@ -60,15 +39,14 @@ class PackedWeight:
         ValueError: on another dtype, another number of dimensions or a value out of range.
     """
 
+    op = "int8_gemm"
+    beside = ("scale",)
+
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
-        self.n, self.k = 0, 0
-        self._data: Tensor
-        self._layout: str  # what the kernel asked for; it may have packed for another one
-        self._epoch: int
         self.assign(weight, scale)
 
     @classmethod
-    def from_float(cls, weight: Tensor) -> PackedWeight:
+    def from_float(cls, weight: Tensor) -> Self:  # type: ignore[override]  # takes no option
         """Quantizes a float weight [N, K], a block of rows at a time (bounded temporaries)."""
         n, k = weight.shape
         with torch.inference_mode(False), torch.no_grad():
@@ -79,123 +57,64 @@ class PackedWeight:
                 values[i : i + rows], scale[i : i + rows] = quantize_weight(weight[i : i + rows])
         return cls(values, scale)
 
-    @property
-    def device(self) -> torch.device:
-        return self._data.device
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Tensor], k: int, config: Config) -> Self:
+        return cls(parts["weight"], parts["weight_scale"])
 
-    @property
-    def layout(self) -> str:
-        """Tag of the layout of the packed bytes that a call would use now."""
-        return "meta" if self.device.type == "meta" else read_header(self.get()).layout
+    @classmethod
+    def shapes(cls, n: int, k: int, config: Config) -> dict[str, list[int]]:
+        if config:
+            raise ValueError(f"{cls.__name__} takes no config, but {dict(config)} given")
+        return {"weight": [n, k], "weight_scale": [n]}
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held: the packed weight (column sums included) and the scales."""
-        return self._data.untyped_storage().nbytes() + self.scale.untyped_storage().nbytes()
-
-    def get(self) -> Tensor:
-        """The packed weight (1-D uint8) for the kernel that runs now; repacks after a change."""
-        if torch.compiler.is_compiling():
-            _refresh_while_tracing(self, isa.epoch())
-        elif self._epoch != isa.epoch():
-            self.refresh()
-        return self._data
-
-    def refresh(self) -> None:
-        """Repacks if the choice of kernels has changed and the new one wants another layout."""
-        with _repack_lock, _disable_current_modes():
-            epoch = isa.epoch()
-            if self._epoch == epoch:
-                return
-            if self.device.type != "cpu" or self._layout == backends.layout("int8_gemm"):
-                self._epoch = epoch
-            else:
-                self._pack(self.unpack())
+    def parts(self) -> dict[str, Tensor]:
+        return {"weight": self.unpack(), "weight_scale": self.scale.detach()}
 
     def unpack(self) -> Tensor:
         """The plain int8 weight [N, K], a new tensor."""
         if self.device.type == "meta":
             return torch.empty(self.n, self.k, dtype=torch.int8, device="meta")
-        return int8_unpack(self._data, self.n, self.k)
+        return self._unpacked(self._data)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """The weight as floats [N, K], a new tensor."""
         return (self.unpack().to(torch.float32) * self.scale[:, None]).to(dtype)
 
     def assign(self, weight: Tensor, scale: Tensor) -> None:
         """Replaces the weight; every layer that shares this object sees the new one."""
         _check(weight, scale)
-        with _repack_lock:
+        with packed_base.repack_lock:
             self.n, self.k = weight.shape
             # A copy: a row view would keep the tensor that it was cut from alive.
             with torch.inference_mode(False), torch.no_grad():
                 self.scale = scale.detach().clone()
-            self._pack(weight.detach())
+            self._pack({"weight": weight.detach()})
 
-    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """What ``nn.Module._apply`` does to a parameter, except that no dtype ever changes."""
-        before = self.device.type
-        data, scale = keep_dtype(fn, self._data), keep_dtype(fn, self.scale)
-        if data.device.type == before or data.device.type == "meta":
-            with _repack_lock:
-                self._data, self.scale = data, scale
-        elif before == "meta":  # to_empty(): storage with no contents
-            zeros = torch.zeros(self.n, self.k, dtype=torch.int8, device=data.device)
-            self.assign(zeros, torch.ones(self.n, device=data.device))
-        else:  # the kernels of another device want another layout
-            self.assign(self.unpack().to(data.device), scale)
+    def assign_parts(self, parts: Mapping[str, Tensor]) -> None:
+        self.assign(parts["weight"], parts["weight_scale"])
 
-    def _pack(self, weight: Tensor) -> None:
-        if weight.device.type == "meta":  # a stand-in: no kernel, so no layout and no size
-            self._data = torch.empty(0, dtype=torch.uint8, device="meta")
-            self._layout, self._epoch = "meta", isa.epoch()
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            while True:
-                epoch = isa.epoch()
-                layout = backends.layout("int8_gemm") if weight.device.type == "cpu" else "plain"
-                data = int8_pack(weight.contiguous())
-                if isa.epoch() == epoch:  # else the kernel changed while packing: tag unknown
-                    break
-        self._data, self._layout = data, layout
-        self._epoch = epoch  # last: a reader that sees the new epoch sees the new data
+    def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return int8_pack(parts["weight"].contiguous())
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PackedWeight:
-        new = object.__new__(type(self))
-        with _repack_lock:
-            new.__dict__.update(self.__dict__)
-            new._data, new.scale = self._data.clone(), self.scale.clone()
-        memo[id(self)] = new
-        return new
+    def _unpacked(self, data: Tensor) -> Tensor:
+        return int8_unpack(data, self.n, self.k)
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        weight = self.unpack()
-        # torch.save pickles with protocol 2 and stores tensors beside the pickle, bytes inside it
-        # as text. multiprocessing passes a tensor as a file descriptor, which would be closed with
-        # this temporary one before the new process starts: bytes there.
-        if int(protocol) < 4 or weight.device.type == "meta":
-            return type(self), (weight, self.scale)
-        return _from_bytes, (weight.cpu().numpy().tobytes(), self.k, self.scale)
-
-    def __repr__(self) -> str:
-        return f"PackedWeight(n={self.n}, k={self.k}, layout={self.layout}, {self.device})"
+    def _layout_of(self, data: Tensor) -> str:
+        return packing.read_header(data).layout
 
 
-def _from_bytes(data: bytes, k: int, scale: Tensor) -> PackedWeight:
-    shape = (scale.shape[0], k)
-    empty = torch.empty(shape, dtype=torch.int8)
-    weight = torch.frombuffer(bytearray(data), dtype=torch.int8).reshape(shape) if data else empty
-    return PackedWeight(weight.to(scale.device), scale)
+class WeightOnlyInt8Weight(PackedWeight):
+    """The same weight, packed for products with float activations."""
 
+    op = "weight_only"
 
-def keep_dtype(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """``fn(tensor)`` for a function that may cast as well as move: moved, with the same bits."""
-    # Casts like .half() skip integers, so fn sees the bits as integers; .type() casts even those.
-    bits = tensor.view(torch.int32) if tensor.is_floating_point() else tensor
-    moved = fn(bits)
-    if moved is bits:
-        return tensor
-    return moved.view(tensor.dtype) if moved.dtype == bits.dtype else tensor.to(moved.device)
+    def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return int8_weight_pack(parts["weight"].contiguous())
+
+    def _unpacked(self, data: Tensor) -> Tensor:
+        return int8_weight_unpack(data, self.n, self.k)
+
+    def _layout_of(self, data: Tensor) -> str:
+        return weight_only_packing.read_header(data).layout
 
 
 def _check(weight: Tensor, scale: Tensor) -> None:

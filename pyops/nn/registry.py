@@ -1,4 +1,4 @@
-"""Which float layer is replaced by which int8 layer, and why a layer is left alone."""
+"""Which float layer is replaced by which layer of ours, and why a layer is left alone."""
 
 from __future__ import annotations
 
@@ -9,49 +9,73 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ..ops.packing import MAX_K
-
 if TYPE_CHECKING:
     from .packed_module import PackedModule
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
-_replacements: dict[str, type[PackedModule]] = {}
+# By what `weights` asks for, None being dynamic int8; then by the float class's qualified name.
+_replacements: dict[str | None, dict[str, type[PackedModule]]] = {}
 _Layer = TypeVar("_Layer", bound="type[PackedModule]")
 
 
-def replaces(*sources: type[nn.Module] | str) -> Callable[[_Layer], _Layer]:
+def replaces(
+    *sources: type[nn.Module] | str, weights: str | None = None
+) -> Callable[[_Layer], _Layer]:
     """Registers the decorated layer class as the replacement of exactly these classes.
 
     A string is a qualified class name, for a class whose package we do not want to import.
+    ``weights``: the value of ``quantize(weights=)`` that it is for; None is dynamic int8.
     """
 
     def register(layer: _Layer) -> _Layer:
+        table = _replacements.setdefault(weights, {})
         for source in sources:
-            _replacements[source if isinstance(source, str) else _qualified(source)] = layer
+            table[source if isinstance(source, str) else _qualified(source)] = layer
         return layer
 
     return register
+
+
+def schemes() -> tuple[str | None, ...]:
+    """The values of ``weights`` that there are layers for."""
+    return None, *sorted(weights for weights in _replacements if weights is not None)
+
+
+def layers(weights: str | None) -> tuple[type[PackedModule], ...]:
+    """The layer classes for one value of ``weights``."""
+    return tuple(_replacements.get(weights, {}).values())
 
 
 def _qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def replacement(module: nn.Module) -> type[PackedModule] | None:
+def replacement(module: nn.Module, weights: str | None = None) -> type[PackedModule] | None:
     """The class registered for exactly ``type(module)``."""
-    return _replacements.get(_qualified(type(module)))
+    return _replacements.get(weights, {}).get(_qualified(type(module)))
+
+
+def replacements(module: nn.Module) -> tuple[type[PackedModule], ...]:
+    """The classes registered for exactly ``type(module)``, for any ``weights``."""
+    found = (replacement(module, weights) for weights in _replacements)
+    return tuple(cls for cls in found if cls is not None)
 
 
 def replacement_name(name: str) -> type[PackedModule] | None:
-    """The registered int8 layer class of that name, for reading files."""
-    return next((cls for cls in _replacements.values() if cls.__name__ == name), None)
+    """The registered layer class of that name, for reading files."""
+    classes = (cls for table in _replacements.values() for cls in table.values())
+    return next((cls for cls in classes if cls.__name__ == name), None)
 
 
 def matches(module: nn.Module) -> bool:
     """Whether the module is of a registered class or a subclass of one: explain shows it."""
-    return any(_qualified(cls) in _replacements for cls in type(module).__mro__)
+    return any(map(_registered, type(module).__mro__))
+
+
+def _registered(cls: type) -> bool:
+    return any(_qualified(cls) in table for table in _replacements.values())
 
 
 def why_not(module: nn.Module) -> str | None:
@@ -66,8 +90,8 @@ def why_not(module: nn.Module) -> str | None:
         return "has a parametrization"
     if any(getattr(module, hooks, None) for hooks in _HOOKS):
         return "has hooks, which a replacement would lose"
-    if replacement(module) is None:
-        base = next(c for c in cls.__mro__ if _qualified(c) in _replacements)
+    if not _registered(cls):
+        base = next(filter(_registered, cls.__mro__))
         same = getattr(cls, "forward", None) is getattr(base, "forward", None)
         own = "" if same else "with its own forward "
         return f"{cls.__name__} is a subclass of {base.__name__} {own}(exact types only)"
@@ -93,8 +117,11 @@ def _why_not_weight(weight: nn.Parameter) -> str | None:
     return None
 
 
-def why_not_depth(in_features: int) -> str | None:
-    """The ops' limit on K."""
-    if in_features > MAX_K:
-        return f"in_features is {in_features}, more than {MAX_K} (int32 sums could overflow)"
-    return None
+def why_not_depth(in_features: int, layer: type[PackedModule] | None) -> str | None:
+    """The limit on K of the class that would replace a layer."""
+    if layer is None or layer.max_in_features is None or in_features <= layer.max_in_features:
+        return None
+    return (
+        f"in_features is {in_features}, more than {layer.max_in_features} "
+        "(int32 sums could overflow)"
+    )

@@ -4,16 +4,31 @@ from .attention import attention
 from .epilogue import ACTIVATIONS
 from .int8_gemm import int8_gemm, int8_pack, int8_unpack, quantize_rows, quantize_weight
 from .int8_gemm_linear import int8_linear, int8_linear_group, int8_mlp
+from .weight_only import int4_linear, int8_weight_linear
+from .weight_only_pack import (
+    int4_pack,
+    int4_unpack,
+    int8_weight_pack,
+    int8_weight_unpack,
+    quantize_weight_int4,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "attention",
+    "int4_linear",
+    "int4_pack",
+    "int4_unpack",
     "int8_gemm",
     "int8_linear",
     "int8_linear_group",
     "int8_mlp",
     "int8_pack",
     "int8_unpack",
+    "int8_weight_linear",
+    "int8_weight_pack",
+    "int8_weight_unpack",
     "quantize_rows",
     "quantize_weight",
+    "quantize_weight_int4",
 ]

@@ -13,7 +13,7 @@ from .epilogue import ACTIVATIONS
 from .packing import MAX_K
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-_FLOAT_NAMES = "torch.float32, torch.bfloat16 or torch.float16"
+FLOAT_NAMES = "torch.float32, torch.bfloat16 or torch.float16"
 
 
 def no_grad(op: str, *tensors: Tensor | None) -> None:
@@ -29,7 +29,7 @@ def no_grad(op: str, *tensors: Tensor | None) -> None:
 
 def quantize_rows(x: Tensor) -> None:
     if x.dtype not in FLOATS:
-        raise TypeError(f"quantize_rows: x must be {_FLOAT_NAMES}, but is {x.dtype}")
+        raise TypeError(f"quantize_rows: x must be {FLOAT_NAMES}, but is {x.dtype}")
     if x.dim() == 0:
         raise ValueError("quantize_rows: x must have at least 1 dimension, but has 0")
 
@@ -62,7 +62,7 @@ def weight_shape(op: str, shape: torch.Size, n: int, k: int) -> None:
         )
 
 
-def _channels(op: str, name: str, tensor: Tensor | None, n: int) -> None:
+def channels(op: str, name: str, tensor: Tensor | None, n: int) -> None:
     if tensor is None:
         return
     if tensor.dtype != torch.float32:
@@ -83,11 +83,11 @@ def _rows(op: str, name: str, tensor: Tensor | None, dtype: torch.dtype, lead: t
         )
 
 
-def _residual(op: str, residual: Tensor | None, lead: torch.Size, n: int) -> None:
+def residual_shape(op: str, residual: Tensor | None, lead: torch.Size, n: int) -> None:
     if residual is None:
         return
     if residual.dtype not in FLOATS:
-        raise TypeError(f"{op}: residual must be {_FLOAT_NAMES}, but is {residual.dtype}")
+        raise TypeError(f"{op}: residual must be {FLOAT_NAMES}, but is {residual.dtype}")
     if residual.shape != (*lead, n):
         raise ValueError(f"{op}: residual must be {[*lead, n]}, but is {list(residual.shape)}")
 
@@ -113,9 +113,9 @@ def int8_gemm(
     lead = a.shape[:-1]
     _rows("int8_gemm", "scale_a", scale_a, torch.float32, lead)
     _rows("int8_gemm", "zero_point_a", zero_point_a, torch.int32, lead)
-    _channels("int8_gemm", "scale_w", scale_w, n)
-    _channels("int8_gemm", "bias", bias, n)
-    _residual("int8_gemm", residual, lead, n)
+    channels("int8_gemm", "scale_w", scale_w, n)
+    channels("int8_gemm", "bias", bias, n)
+    residual_shape("int8_gemm", residual, lead, n)
     floats = (scale_a, scale_w, bias, residual)
     if out_dtype == torch.int32 and any(t is not None for t in floats):
         raise ValueError("int8_gemm: out_dtype torch.int32 takes no scale, bias or residual")
@@ -156,7 +156,7 @@ def int8_gemm_output(
         )
     if out_dtype not in (*FLOATS, torch.int8, torch.uint8, torch.int32):
         raise TypeError(
-            f"int8_gemm: out_dtype must be {_FLOAT_NAMES}, torch.int8, torch.uint8 or "
+            f"int8_gemm: out_dtype must be {FLOAT_NAMES}, torch.int8, torch.uint8 or "
             f"torch.int32, but is {out_dtype}"
         )
     if out_dtype not in (torch.int8, torch.uint8):
@@ -200,18 +200,18 @@ def int8_linear(
     op: str = "int8_linear",
 ) -> None:
     if x.dtype not in FLOATS:
-        raise TypeError(f"{op}: x must be {_FLOAT_NAMES}, but is {x.dtype}")
+        raise TypeError(f"{op}: x must be {FLOAT_NAMES}, but is {x.dtype}")
     if x.dim() == 0:
         raise ValueError(f"{op}: x must have at least 1 dimension, but has 0")
     if out_dtype not in FLOATS:
-        raise TypeError(f"{op}: out_dtype must be {_FLOAT_NAMES}, but is {out_dtype}")
+        raise TypeError(f"{op}: out_dtype must be {FLOAT_NAMES}, but is {out_dtype}")
     packed(op, packed_weight)
     n = scale_w.shape[0] if scale_w.dim() == 1 else -1
     if n < 0:
         raise ValueError(f"{op}: scale_w must be 1-D [N], but is {scale_w.dim()}-D")
-    _channels(op, "scale_w", scale_w, n)
-    _channels(op, "bias", bias, n)
-    _residual(op, residual, x.shape[:-1], n)
+    channels(op, "scale_w", scale_w, n)
+    channels(op, "bias", bias, n)
+    residual_shape(op, residual, x.shape[:-1], n)
 
 
 def int8_linear_group(

@@ -1,4 +1,4 @@
-"""``pyops.quantize(model)``: float layers replaced by int8 layers.
+"""``pyops.quantize(model)``: float layers replaced by int8 or int4 layers.
 
 The name is both this package and the function, so that ``pyops.quantize(model)`` and
 ``import pyops.quantize.measure as m`` work: the module's class has a ``__call__``. A function bound

@@ -1,4 +1,4 @@
-"""Sizes at which an int8 Linear loses to the float one, whatever the batch.
+"""Sizes at which an int8 or int4 Linear loses to the float one, whatever the batch.
 
 Per row the float layer costs K * N products; the int8 layer costs a fraction of that, plus the K
 values it quantizes and the N it rescales, and a call costs a few microseconds more. Below 64 x 64
@@ -15,11 +15,14 @@ MIN_FEATURES = 64
 MIN_WEIGHTS = 1 << 16
 
 
-def why_not_worth_it(in_features: int, out_features: int) -> str | None:
-    """Why a layer of this size stays in float where nothing is timed; None where int8 may win."""
+def why_not_worth_it(in_features: int, out_features: int, label: str = "int8") -> str | None:
+    """Why a layer of this size stays in float where nothing is timed; None where it may win.
+
+    ``label``: what it would become.
+    """
     if min(in_features, out_features) >= MIN_FEATURES or in_features * out_features >= MIN_WEIGHTS:
         return None
     return (
-        f"too small to be faster in int8: {in_features} x {out_features} weights, break-even is "
+        f"too small to be faster in {label}: {in_features} x {out_features} weights, break-even is "
         f"{MIN_FEATURES} x {MIN_FEATURES} (include= converts it at any size)"
     )

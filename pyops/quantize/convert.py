@@ -6,35 +6,34 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ..nn.packed_weight import PackedWeight
+from ..nn.packed_base import PackedBase
 from ..nn.record import Record, set_record
-from ..nn.registry import replacement
 from .measure import Measured
 from .plan import Candidate
+from .scheme import Scheme
 
 
 def convert(
     model: nn.Module,
     plan: list[Candidate],
+    scheme: Scheme,
     measured: dict[str, Measured],
     advance: Callable[[], None],
 ) -> nn.Module:
     """Replaces what the plan says, in ``model`` itself, and leaves a record on every layer of it.
 
-    Layers with tied weights share one PackedWeight. Returns the model, which is another object
+    Layers with tied weights share one packed weight. Returns the model, which is another object
     only where the model itself is the layer.
     """
-    packed: dict[int, PackedWeight] = {}
+    packed: dict[int, PackedBase] = {}
     for candidate in plan:
         layer = model.get_submodule(candidate.name)
         tied = candidate.weight_key in packed  # counted at the first layer that holds it
-        record = _record(layer, candidate, measured.get(candidate.name), tied)
+        record = _record(layer, candidate, scheme, measured.get(candidate.name), tied)
         if candidate.why_float is not None:
             set_record(layer, record)
             continue
-        cls = replacement(layer)
-        assert cls is not None
-        new = cls.from_float(layer, packed.get(candidate.weight_key))
+        new = scheme.build(layer, packed.get(candidate.weight_key))
         packed[candidate.weight_key] = new.packed
         set_record(new, record)
         model = put(model, candidate.paths, new)
@@ -52,11 +51,17 @@ def put(model: nn.Module, paths: list[str], new: nn.Module) -> nn.Module:
     return model
 
 
-def _record(layer: nn.Module, candidate: Candidate, result: Measured | None, tied: bool) -> Record:
+def _record(
+    layer: nn.Module,
+    candidate: Candidate,
+    scheme: Scheme,
+    result: Measured | None,
+    tied: bool,
+) -> Record:
     total = result.total_ms() if result else None
     reason = candidate.why_float or "replaced"
     if candidate.why_float is None and result and total:
-        reason = f"replaced: faster in int8, input {result.shapes()}"
+        reason = f"replaced: faster in {scheme.label}, input {result.shapes()}"
     return Record(
         before=candidate.class_name,
         reason=reason,

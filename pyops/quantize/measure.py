@@ -1,4 +1,4 @@
-"""One run of the model on example inputs: each layer in float and in int8, at the shapes seen."""
+"""One run of the model on example inputs: each layer in float and converted, at the shapes seen."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn.registry import replacement
 from .copying import evaluating
 from .plan import Candidate
+from .scheme import Scheme
 
 _BUDGETS_NS = (8_000_000, 30_000_000, 100_000_000)  # per layer and shape, after the warm-up
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 100
@@ -32,13 +32,13 @@ class Measured:
 
     @property
     def sqnr_db(self) -> float | None:
-        """10 log10(|y|^2 / |y - y_int8|^2) of the layer's output; None for an output of zeros."""
+        """10 log10(|y|^2 / |y - converted|^2) of the layer's output; None for an output of 0."""
         if not (math.isfinite(self.signal) and math.isfinite(self.noise)) or self.signal == 0:
             return None
         return 10 * math.log10(self.signal / self.noise) if self.noise else math.inf
 
     def total_ms(self) -> tuple[float, float] | None:
-        """(float, int8) for all calls of the run; None where nothing was timed."""
+        """(float, converted) for all calls of the run; None where nothing was timed."""
         if not self.ms:
             return None
         before = sum(self.ms[key][0] * count for key, count in self.calls.items())
@@ -52,13 +52,14 @@ class Measured:
 def run_example(
     model: nn.Module,
     plan: list[Candidate],
+    scheme: Scheme,
     example_inputs: Any,
     timed: bool,
     advance: Callable[[], None],
 ) -> dict[str, Measured]:
     """Runs the model once, in eval mode; a layer that is not reached is absent from the result.
 
-    Only one layer is held in int8 at a time. The first call at each input shape is compared and
+    Only one layer is held converted at a time. The first call at each input shape is compared and
     timed, further ones are counted.
 
     Raises:
@@ -70,7 +71,7 @@ def run_example(
     handles = []
     for candidate in plan:
         if candidate.why_float is None:
-            hook = _hook(results, candidate.name, timed, advance)
+            hook = _hook(results, candidate.name, scheme, timed, advance)
             layer = model.get_submodule(candidate.name)
             handles.append(layer.register_forward_hook(hook, with_kwargs=True))
     try:
@@ -101,7 +102,11 @@ def arguments_of(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _hook(
-    results: dict[str, Measured], name: str, timed: bool, advance: Callable[[], None]
+    results: dict[str, Measured],
+    name: str,
+    scheme: Scheme,
+    timed: bool,
+    advance: Callable[[], None],
 ) -> Callable[..., None]:
     def hook(
         layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
@@ -115,14 +120,12 @@ def _hook(
         measured.calls[key] = measured.calls.get(key, 0) + 1
         if measured.calls[key] > 1 or x.numel() == 0:
             return
-        cls = replacement(layer)
-        assert cls is not None
-        int8 = cls.from_float(layer)
+        converted = scheme.build(layer)
         reference = output.to(torch.float64)
         measured.signal += float(reference.square().sum())
-        measured.noise += float((reference - int8(x)).square().sum())
+        measured.noise += float((reference - converted(x)).square().sum())
         if timed:
-            measured.ms[key] = _interleaved(lambda: layer.forward(x), lambda: int8(x))
+            measured.ms[key] = _interleaved(lambda: layer.forward(x), lambda: converted(x))
 
     return hook
 

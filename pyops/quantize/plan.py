@@ -12,6 +12,7 @@ from ..nn.containers import reads_weights
 from ..nn.packed_module import PackedModule
 from ..nn.registry import matches, why_not, why_not_depth
 from .break_even import why_not_worth_it
+from .scheme import Scheme
 from .select import Patterns, select
 
 
@@ -38,12 +39,12 @@ class Candidate:
 
 
 def make_plan(
-    model: nn.Module, include: Patterns | None, exclude: Patterns | None
+    model: nn.Module, scheme: Scheme, include: Patterns | None, exclude: Patterns | None
 ) -> list[Candidate]:
     """All layers of the model that have a replacement; ``why_float`` is set where one must stay.
 
     Raises:
-        ValueError: the model holds an int8 layer already, or a pattern matches nothing.
+        ValueError: the model holds a converted layer already, or a pattern matches nothing.
     """
     included = None if include is None else select(model, include, "include")
     excluded = set() if exclude is None else select(model, exclude, "exclude")
@@ -52,7 +53,9 @@ def make_plan(
     for name, module in model.named_modules(remove_duplicate=False):
         paths[id(module)].append(name)
         if isinstance(module, PackedModule):
-            raise ValueError(f"{name or 'the model'} is an {type(module).__name__} already")
+            cls = type(module).__name__
+            article = "an" if cls[0] in "AEIOU" else "a"
+            raise ValueError(f"{name or 'the model'} is {article} {cls} already")
         why = reads_weights(module)
         if why is not None:
             inside.update((id(child), why) for child in module.modules())
@@ -68,7 +71,7 @@ def make_plan(
                 "excluded (exclude=)" if id(module) in excluded else "not chosen by include="
             )
         else:
-            candidate.why_float = inside.get(id(module)) or _why_not(module, candidate)
+            candidate.why_float = inside.get(id(module)) or _why_not(module, scheme, candidate)
         plan.append(candidate)
     keep_ties(model, plan)
     return plan
@@ -83,8 +86,8 @@ def _candidate(module: nn.Module, paths: list[str]) -> Candidate:
     return Candidate(paths, type(module).__name__, k, n, id(weight))
 
 
-def _why_not(module: nn.Module, candidate: Candidate) -> str | None:
-    why = why_not(module) or why_not_depth(candidate.in_features)
+def _why_not(module: nn.Module, scheme: Scheme, candidate: Candidate) -> str | None:
+    why = why_not(module) or why_not_depth(candidate.in_features, scheme.replacement(module))
     if why is not None:
         return why
     weight: Tensor = module.weight  # type: ignore[assignment]
@@ -94,11 +97,13 @@ def _why_not(module: nn.Module, candidate: Candidate) -> str | None:
     return None
 
 
-def apply_break_even(plan: list[Candidate]) -> None:
+def apply_break_even(plan: list[Candidate], scheme: Scheme) -> None:
     """For layers that nothing was timed for; a layer named by ``include=`` is converted anyway."""
     for candidate in plan:
         if candidate.why_float is None and not candidate.named:
-            candidate.why_float = why_not_worth_it(candidate.in_features, candidate.out_features)
+            candidate.why_float = why_not_worth_it(
+                candidate.in_features, candidate.out_features, scheme.label
+            )
 
 
 def keep_ties(model: nn.Module, plan: list[Candidate]) -> None:

@@ -1,4 +1,4 @@
-"""``quantize``: dynamic int8 Linear layers, no data needed."""
+"""``quantize``: int8 and int4 Linear layers, no data needed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import nn
 
 from ..graph import fuse_layers
 from ..nn.containers import disable_fast_paths
-from ..nn.registry import replacement
+from ..nn.registry import replacements
 from .convert import convert
 from .copying import copy_model, freeze
 from .measure import Measured, arguments_of, run_example
 from .plan import Candidate, apply_break_even, complaints, keep_ties, make_plan
+from .scheme import Scheme, make_scheme
 from .select import Patterns
 
 logger = logging.getLogger("pyops")
@@ -25,6 +26,9 @@ logger = logging.getLogger("pyops")
 def quantize(
     model: nn.Module,
     *,
+    weights: str | None = None,
+    group_size: int | None = None,
+    symmetric: bool | None = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     strict: bool = False,
@@ -34,25 +38,31 @@ def quantize(
     inplace: bool = False,
     progress: bool = False,
 ) -> nn.Module:
-    """Replaces ``nn.Linear`` (and transformers' ``Conv1D``) by dynamic int8 layers.
+    """Replaces ``nn.Linear`` (and transformers' ``Conv1D``) by int8 or int4 layers.
 
-    Weights become symmetric int8 with a scale per output channel, activations are quantized row by
-    row when the layer runs (the scheme of ZeroQuant, Yao et al. 2022, arXiv:2206.01861). The result
-    is for inference: it is in eval mode and its parameters require no grad. ``pyops.explain`` says
-    what was replaced and why the rest was not.
+    By default weights become symmetric int8 with a scale per output channel, and activations are
+    quantized row by row when the layer runs (the scheme of ZeroQuant, Yao et al. 2022,
+    arXiv:2206.01861). With ``weights`` only the weights are quantized, which pays where one row, or
+    few, pass the model at a time (decoding). The result is for inference: it is in eval mode and
+    its parameters require no grad. ``pyops.explain`` says what was replaced and why the rest was
+    not.
 
     Args:
         model: any ``nn.Module`` with float32, bfloat16 or float16 weights. It is not changed: the
             result's other parameters are new objects over the same storage (so changing a value in
             place shows in both) and its buffers are copies.
+        weights: None: dynamic int8. "int8": ``pyops.nn.WeightOnlyInt8Linear``. "int4":
+            ``pyops.nn.Int4Linear``.
+        group_size: with "int4", how many values along K share a scale: 32, 64 or 128 (default).
+        symmetric: with "int4", no zero points (default), or with False a zero point per group.
         include: convert only what these match: one or several names, globs or types. A container
             stands for everything in it. A layer that is named here is converted at any size.
         exclude: leave what these match in float.
-        strict: raise if a layer that has an int8 replacement and is not excluded stays in float.
+        strict: raise if a layer that has a replacement and is not excluded stays in float.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keywords. The model
             runs on them once, which measures each layer's error (``sqnr_db``). With ``fuse``, a
             model that fuses better as a whole is captured for calls like this one.
-        never_slower: time each layer in float and in int8 at the shapes of ``example_inputs`` and
+        never_slower: time each layer in float and converted at the shapes of ``example_inputs`` and
             keep the faster. Default: on when ``example_inputs`` is given. Off, or for a layer the
             run does not reach: layers too small to win at any batch size stay in float.
         fuse: run an activation or a residual sum in the call of the layer before it, and layers
@@ -67,29 +77,31 @@ def quantize(
     Raises:
         TypeError: not an ``nn.Module``; a scripted, compiled or wrapped (DDP) one; one that cannot
             be copied.
-        ValueError: nothing to replace; a layer is int8 already; a pattern matches nothing;
-            ``strict`` is violated (every layer and reason is listed); ``never_slower`` without
-            ``example_inputs``; the model fails on ``example_inputs``.
+        ValueError: an unknown value of ``weights``, ``group_size`` or ``symmetric``, or one that
+            does not go with ``weights``; nothing to replace; a layer is converted already; a
+            pattern matches nothing; ``strict`` is violated (every layer and reason is listed);
+            ``never_slower`` without ``example_inputs``; the model fails on ``example_inputs``.
     """
+    scheme = make_scheme(weights, group_size, symmetric)
     _check_model(model, inplace)
     if never_slower and example_inputs is None:
         raise ValueError("never_slower=True needs example_inputs to time the layers at")
     timed = example_inputs is not None and never_slower is not False
-    plan = make_plan(model, include, exclude)
+    plan = make_plan(model, scheme, include, exclude)
     if not timed:
-        apply_break_even(plan)
+        apply_break_even(plan, scheme)
         keep_ties(model, plan)
-    _check_plan(model, plan, strict)
+    _check_plan(model, plan, scheme, strict)
     target = model if inplace else copy_model(model)
     measured: dict[str, Measured] = {}
     if example_inputs is not None:
         with _bar(progress, "measuring", len(plan)) as advance:
-            measured = run_example(target, plan, example_inputs, timed, advance)
+            measured = run_example(target, plan, scheme, example_inputs, timed, advance)
     if timed:
-        _keep_faster(model, plan, measured, strict)
+        _keep_faster(model, plan, scheme, measured, strict)
     chosen = sum(candidate.why_float is None for candidate in plan)
     with _bar(progress, "packing", chosen) as advance:
-        target = convert(target, plan, measured, advance)
+        target = convert(target, plan, scheme, measured, advance)
     disable_fast_paths(target)
     freeze(target)
     if fuse:
@@ -112,16 +124,16 @@ def _check_model(model: nn.Module, inplace: bool) -> None:
             raise TypeError(f"{what} is compiled already: quantize first, then torch.compile")
         if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             raise TypeError(f"{what} is a wrapper: quantize its .module")
-    if inplace and replacement(model) is not None:
+    if inplace and replacements(model):
         raise ValueError(
             f"inplace=True cannot turn the {type(model).__name__} itself into another object: "
             "use the returned copy (inplace=False)"
         )
 
 
-def _check_plan(model: nn.Module, plan: list[Candidate], strict: bool) -> None:
+def _check_plan(model: nn.Module, plan: list[Candidate], scheme: Scheme, strict: bool) -> None:
     if not any(candidate.why_float is None for candidate in plan):
-        raise ValueError(_nothing(model, plan))
+        raise ValueError(_nothing(model, plan, scheme))
     left = complaints(plan)
     if strict and left:
         raise ValueError(
@@ -129,19 +141,25 @@ def _check_plan(model: nn.Module, plan: list[Candidate], strict: bool) -> None:
         )
 
 
-def _nothing(model: nn.Module, plan: list[Candidate]) -> str:
+def _nothing(model: nn.Module, plan: list[Candidate], scheme: Scheme) -> str:
     text = f"quantize: nothing to replace in {type(model).__name__}: "
     if not plan:
-        return text + "it holds no layer that has an int8 replacement (nn.Linear, Conv1D)"
+        return (
+            text + f"it holds no layer that has an {scheme.label} replacement (nn.Linear, Conv1D)"
+        )
     lines = [f"{c.name or '(the model)'}: {c.why_float}" for c in plan]
     more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
     return text + "\n  ".join(["every layer stays in float:", *lines[:10], *more])
 
 
 def _keep_faster(
-    model: nn.Module, plan: list[Candidate], measured: dict[str, Measured], strict: bool
+    model: nn.Module,
+    plan: list[Candidate],
+    scheme: Scheme,
+    measured: dict[str, Measured],
+    strict: bool,
 ) -> None:
-    """The faster of float and int8 for what was timed; the size rule for what was not reached."""
+    """The faster for what was timed, float or converted; for the rest, the size rule."""
     untimed = []
     for candidate in plan:
         result = measured.get(candidate.name)
@@ -150,17 +168,18 @@ def _keep_faster(
             untimed.append(candidate)
         elif total[1] > total[0]:
             candidate.why_float = (
-                f"float is faster here: {total[0]:.3g} ms, int8 {total[1]:.3g} ms, "
+                f"float is faster here: {total[0]:.3g} ms, {scheme.label} {total[1]:.3g} ms, "
                 f"input {result.shapes()}"
             )
-    apply_break_even(untimed)
+    apply_break_even(untimed, scheme)
     keep_ties(model, plan)
     if strict or len(untimed) == len(plan):
-        _check_plan(model, plan, strict)
+        _check_plan(model, plan, scheme, strict)
     elif not any(candidate.why_float is None for candidate in plan):
         # The answer to what was asked, so a result; but it must not be a silent one.
         logger.warning(
-            "quantize: int8 is slower for every layer of %s at these inputs; all stay in float",
+            "quantize: %s is slower for every layer of %s at these inputs; all stay in float",
+            scheme.label,
             type(model).__name__,
         )
 

@@ -120,7 +120,7 @@ def test_plot(op: str, threads: str, files: list[str], run_bench: Run, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nothing",), "bench: no bench 'nothing'; there are int8_gemm"),
+        (("nothing",), "bench: no bench 'nothing'; there are attention"),
         (("int8_scaling", "--shapes", "odd"), "bench: int8_scaling has no shapes 'odd'; there are"),
         (("int8_gemm", "--only", "zzz", *QUICK), "bench: no case of int8_gemm has 'zzz' in its"),
         (("int8_gemm", "--isa", "zzz", *QUICK), "bench: isa.force: 'zzz' is not available here"),

@@ -61,7 +61,7 @@ def test_what_cannot_be_copied():
 
 
 def test_keywords_of_later_workflows_are_not_accepted():
-    for keyword in ("calibration", "weights"):
+    for keyword in ("calibration", "sparsity"):
         with pytest.raises(TypeError, match=keyword):
             pyops.quantize(make(), **{keyword: None})
 

@@ -201,11 +201,11 @@ def test_a_worker_process_calls_the_model(start):
 
 
 def test_a_worker_forked_while_another_thread_repacks():
-    from pyops.nn import packed_weight
+    from pyops.nn import packed_base
 
     model = make()
     expected = model(X)
-    with packed_weight._repack_lock:
+    with packed_base.repack_lock:
         pyops.isa.changed()  # so that the worker needs the lock
         loader = DataLoader(
             OutputsOf(model, X),
