@@ -21,7 +21,7 @@ OPS = sorted(p.name for p in CPU.iterdir() if (p / "kernels.inc").is_file())
 ROW = re.compile(r"^PYOPS_[A-Z0-9_]+_KERNEL\(\s*(\w+)", re.MULTILINE)
 ISAS = re.findall(r"^PYOPS_ISA\((\w+)", (CPU / "isa.inc").read_text(), re.MULTILINE)
 # What an op's folder may hold beside one file per row.
-BEYOND_KERNELS = {"driver", "linear", "pack", "table"}
+BEYOND_KERNELS = {"driver", "linear", "pack", "rows", "rows_program", "table"}
 INCLUDES_OF_ISA_FILES = {"immintrin.h", "arm_neon.h", "cstdint", "cstddef"}
 SCHEMA_TYPES = {
     "Tensor": "Tensor",
@@ -32,6 +32,7 @@ SCHEMA_TYPES = {
     "bool": "bool",
     "string": "str",
     "vector<int64_t>": "List[int]",
+    "vector<double>": "List[float]",
     "vector<Tensor>": "List[Tensor]",
 }
 

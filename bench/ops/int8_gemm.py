@@ -1,4 +1,4 @@
-"""``int8_linear``, ``int8_gemm`` to fp32 and to int32, ``int8_linear_group`` and ``int8_mlp``."""
+"""``int8_linear``, ``int8_gemm`` to fp32 and to int32, and ``int8_rows``: group, MLP, layer."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def cases(shapes: str) -> Iterator[Case]:
         for m, k, n in TINY_LAYERS if shapes == "tiny" else LAYERS:
             yield group(m, k)
             yield mlp(m, k, n)
+            yield tail(m, k, n)
 
 
 @lru_cache(maxsize=1)
@@ -154,11 +155,12 @@ def group(m: int, k: int) -> Case:
     x, model = torch.randn(m, k), Siblings(k).eval()
 
     def make_ours() -> Call:
-        weights, scale, bias = zip(*map(quantized_layer, model.layers), strict=True)
-        packed = [ops.int8_pack(weight) for weight in weights]
-        return lambda: ops.int8_linear_group(x, packed, scale, bias)[-1]
+        program = ops.RowProgram(inputs=1)
+        program.returns(*(program.linear(0) for _ in model.layers))
+        tensors = [t for linear in model.layers for t in packed_layer(linear)]
+        return lambda: ops.int8_rows(program, [x], tensors)[-1]
 
-    return layers_case(f"int8_linear_group 3x {m}x{k}x{k}", model, x, make_ours)
+    return layers_case(f"int8_rows 3x {m}x{k}x{k}", model, x, make_ours)
 
 
 def mlp(m: int, k: int, n: int) -> Case:
@@ -168,17 +170,57 @@ def mlp(m: int, k: int, n: int) -> Case:
     model = nn.Sequential(nn.Linear(k, n), nn.GELU(), nn.Linear(n, k)).eval()
 
     def make_ours() -> Call:
-        (up, *up_rest), (down, *down_rest) = map(quantized_layer, (model[0], model[2]))
-        layers = (ops.int8_pack(up), *up_rest, ops.int8_pack(down), *down_rest)
-        return lambda: ops.int8_mlp(x, *layers, activation="gelu")
+        program = ops.RowProgram(inputs=1)
+        program.returns(program.linear(program.linear(0, activation="gelu")))
+        tensors = [*packed_layer(model[0]), *packed_layer(model[2])]
+        return lambda: ops.int8_rows(program, [x], tensors)[0]
 
-    return layers_case(f"int8_mlp {m}x{k}x{n}", model, x, make_ours)
+    return layers_case(f"int8_rows mlp {m}x{k}x{n}", model, x, make_ours)
 
 
-def quantized_layer(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """Return int8 weight, scale and bias of an ``nn.Linear``."""
+class Tail(nn.Module):
+    """What follows the attention in a post-norm layer; the input is also the residual."""
+
+    def __init__(self, k: int, n: int) -> None:
+        super().__init__()
+        self.project, self.up, self.down = nn.Linear(k, k), nn.Linear(k, n), nn.Linear(n, k)
+        self.norm1, self.norm2 = nn.LayerNorm(k), nn.LayerNorm(k)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.project(x) + x)
+        out: Tensor = self.norm2(self.down(nn.functional.gelu(self.up(x))) + x)
+        return out
+
+
+def tail(m: int, k: int, n: int) -> Case:
+    """fp32 ``x [m, k]`` through ``[k, k]``, ``[n, k]`` and ``[k, n]``, residuals and norms."""
+    torch.manual_seed(0)
+    x, model = torch.randn(m, k), Tail(k, n).eval()
+
+    def make_ours() -> Call:
+        program = ops.RowProgram(inputs=1)
+        middle = program.layer_norm(program.linear(0, residual=0), eps=model.norm1.eps)
+        up = program.linear(middle, activation="gelu")
+        program.returns(program.layer_norm(program.linear(up, residual=middle), eps=1e-5))
+        tensors = [*packed_layer(model.project), *norm_tensors(model.norm1)]
+        for linear in (model.up, model.down):
+            tensors += packed_layer(linear)
+        tensors += norm_tensors(model.norm2)
+        return lambda: ops.int8_rows(program, [x], tensors)[0]
+
+    return layers_case(f"int8_rows layer {m}x{k}x{n}", model, x, make_ours)
+
+
+def norm_tensors(norm: nn.LayerNorm) -> list[Tensor]:
+    """Return weight and bias."""
+    return [norm.weight.detach(), norm.bias.detach()]
+
+
+def packed_layer(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Return packed weight, scale and bias of an ``nn.Linear``."""
     assert isinstance(layer, nn.Linear)
-    return *ops.quantize_weight(layer.weight.detach()), layer.bias.detach()
+    weight, scale = ops.quantize_weight(layer.weight.detach())
+    return ops.int8_pack(weight), scale, layer.bias.detach()
 
 
 def layers_case(name: str, model: nn.Module, x: Tensor, make_ours: Callable[[], Call]) -> Case:
@@ -198,6 +240,8 @@ def layers_case(name: str, model: nn.Module, x: Tensor, make_ours: Callable[[], 
         check_peer=lambda result: expect_close(result, exact),
         model=model,
         inputs=(x,),
-        products=tuple((quantized_layer(layer)[0], x.shape[0]) for layer in linears),
+        products=tuple(
+            (ops.quantize_weight(layer.weight.detach())[0], x.shape[0]) for layer in linears
+        ),
         rivals=DYNAMIC_RIVALS,
     )

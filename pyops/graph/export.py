@@ -28,7 +28,8 @@ from .export_simplify import convert_masks_once, recognise_rms_norms
 from .export_watch import Reads, Watch, recording
 from .forward import Variant
 from .guards import SIMPLE, runs_own_forward
-from .patterns import Notes, rewrite
+from .patterns import rewrite
+from .regions import Notes
 from .simple_code import CannotTraceError
 from .trace import _lock, first_sentence
 
@@ -220,7 +221,8 @@ class _Capture:
         owner = nn.Module()
         for target in targets:
             owner.add_module(target, self.parts[target])
-        notes = rewrite(graph, owner)
+        notes, guards = rewrite(graph, owner)
+        assert not guards  # no part is called whose code decides: Watch looks at everything else
         graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
         return {path_of(name): list(map(path_of, found)) for name, found in notes.items()}
 

@@ -20,7 +20,7 @@ from .export_shapes import Sizes
 from .export_watch import Watch
 from .forward import GraphForward, Variant
 from .guards import SIMPLE
-from .patterns import Notes
+from .regions import Notes
 
 logger = logging.getLogger("pyops")
 _NOTHING = object()

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as torch_module
 
-from .guards import Guard
-from .patterns import Notes
+from .guards import Guard, Watch
+from .regions import Notes
 
 
 @dataclass
@@ -81,6 +81,7 @@ class GraphForward:
         self.defaults = {p.name: p.default for p in parameters}
         self.__signature__ = signature  # for inspect.signature, which torch.export calls
         self.guards = guards
+        self._watch: Watch | None = None
         self.cls = type(owner)
 
     @property
@@ -98,6 +99,11 @@ class GraphForward:
         return merged
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:  # the common call: tensors alone, by position
+            variant = self.variants.get(self.arguments[: len(args)])
+            if variant is not None and all(isinstance(value, Tensor) for value in args):
+                if self._as_traced() and not _autocast(args[0]):
+                    return variant.call(self.owner, *args)
         given = dict(zip(self.arguments, args, strict=False))
         variant = None
         if len(given) == len(args) and not (kwargs and given.keys() & kwargs.keys()):
@@ -123,13 +129,15 @@ class GraphForward:
     def _as_traced(self) -> bool:
         if type(self.owner) is not self.cls:
             return False
-        tracing = torch.compiler.is_compiling()
-        for guard in self.guards:
+        if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+            return False
+        if torch.compiler.is_compiling():
             # A class goes unwatched in torch.compile, which cannot always look into one.
-            if not (tracing and isinstance(guard.holder, type)) and not guard.holds():
-                return False
-        hooks = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
-        return not hooks
+            watched = (guard for guard in self.guards if not isinstance(guard.holder, type))
+            return all(guard.holds() for guard in watched)
+        if self._watch is None:
+            self._watch = Watch(self.guards)
+        return self._watch.holds()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphForward:
         new = object.__new__(type(self))
@@ -137,13 +145,14 @@ class GraphForward:
         new.__dict__.update(
             {
                 name: value if name in _SHARED else copy.deepcopy(value, memo)
-                for name, value in self.__dict__.items()
+                for name, value in (self.__dict__ | {"_watch": None}).items()
             }
         )
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "__signature__"}
+        state = self.__dict__ | {"_watch": None}
+        return {key: value for key, value in state.items() if key != "__signature__"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -48,11 +48,16 @@ def fuse_layers(
     """Fuses around the int8 layers of ``model``, in place; ``fusions_of`` says what was done.
 
     Modules keep class, parts and ``state_dict``: only the forward of the instance changes. The
-    results are those of the unfused model up to the rounding of activation functions.
+    results are those of the unfused model up to the rounding of activation functions and norms.
 
     ``example``: positional and keyword arguments of a call. If the model can be captured as a whole
     for calls like it (``export.py``), and more is fused so, it runs that graph.
+
+    Raises:
+        TypeError: ``model`` is not a module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"fuse_layers: model must be an nn.Module, but is {type(model).__name__}")
     captured = None if example is None else _captured(model, *example)
     pure = Purity()
     for module in list(model.modules()):
@@ -112,10 +117,10 @@ def _fuse(module: nn.Module, pure: Purity) -> None:
         except CannotTraceError as error:
             reason = f"{type(module).__name__}.{method} cannot be traced: {error}"
             continue
-        notes = rewrite(graph, module)
+        notes, more = rewrite(graph, module)
         if notes:
             variants.append(Variant.of(graph, tensors, notes))
-            guards = found  # by what the code reads: the same for every call
+            guards = [*found, *more]  # by what the code reads: the same for every call
     if variants:
         module.__dict__[method] = GraphForward(module, method, variants, guards)
     elif reason is not None:

@@ -35,6 +35,7 @@ class CannotTraceError(Exception):
 
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_STOOD_FOR = (nn.GELU, nn.LayerNorm, nn.RMSNorm, *DROPOUTS)  # parts that a fused call stands for
 _SLOTS = ("_modules", "_parameters", "_buffers")
 _MODULES = (torch, F, nn, math, operator)
 _BUILTINS = set(
@@ -213,8 +214,8 @@ class Reader:
     def _part(self, owner: nn.Module, name: str, part: nn.Module | None) -> None:
         slot = next(s for s in _SLOTS if name in owner.__dict__[s])
         self.guards.append(Guard(owner, slot, name, part))
-        if isinstance(part, (nn.GELU, *DROPOUTS)):  # parts that a fused call stands for
-            for key in ("approximate", "p"):
+        if isinstance(part, _STOOD_FOR):
+            for key in ("approximate", "p", "eps", "normalized_shape"):
                 if key in vars(part):
                     self.guards.append(Guard(part, "__dict__", key, vars(part)[key]))
 

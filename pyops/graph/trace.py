@@ -41,6 +41,9 @@ def trace(module: nn.Module, method: str, tensors: Sequence[str]) -> tuple[fx.Gr
     """
     reader = Reader(module)
     reader.method(method)
+    for guard in reader.guards:
+        if not guard.holds():
+            raise CannotTraceError(f"its {guard.name} has hooks, is in train mode or was patched")
     try:
         with _lock:
             graph = _Tracer(method, tensors).trace(module)
@@ -168,6 +171,29 @@ def argument_names(module: nn.Module, method: str) -> list[tuple[str, Any]]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = list(signature.parameters.values())[1:]
     return [(p.name, p.default) for p in parameters if p.kind in named]
+
+
+def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    """An argument of a call, wherever it was given."""
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name, default)
+
+
+def hooked(module: nn.Module | None) -> bool:
+    """Whether a call of the module runs more than its forward."""
+    return module is not None and bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def submodule(owner: nn.Module, node: fx.Node) -> nn.Module | None:
+    """What the node calls, if it is a part that ``forward.py`` watches."""
+    if node.op != "call_module":
+        return None
+    parent, _, name = str(node.target).rpartition(".")
+    part = owner.get_submodule(parent)
+    module = part._modules[name]
+    watched = any(part is one for one in containers(owner))
+    return module if watched and module is not None and runs_own_forward(module) else None
 
 
 def containers(owner: nn.Module) -> Iterator[nn.Module]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from ..ops import int8_linear, int8_linear_group, int8_mlp
+from ..ops import int8_linear
 from ..ops.packing import MAX_K
 from .packed_linear import PackedLinear
 from .packed_weight import PackedWeight
@@ -47,43 +45,3 @@ class Int8Linear(PackedLinear):
             activation=activation,
             out_dtype=dtype,
         )
-
-
-def forward_group(
-    layers: Sequence[Int8Linear], x: Tensor, activations: Sequence[str]
-) -> list[Tensor]:
-    """``[activation(layer(x)) ...]`` in one call that quantizes ``x`` once."""
-    dtype = layers[0].output_dtype(x)
-    biases = [layer._buffers["bias"] for layer in layers]
-    if any((bias is None) != (biases[0] is None) for bias in biases):
-        return [
-            layer.forward(x, activation=activation)
-            for layer, activation in zip(layers, activations, strict=True)
-        ]
-    return int8_linear_group(
-        x,
-        [layer.packed.get() for layer in layers],
-        [layer.packed.scale for layer in layers],
-        [bias for bias in biases if bias is not None],
-        activation=activations,
-        out_dtype=dtype,
-    )
-
-
-def forward_mlp(
-    up: Int8Linear, down: Int8Linear, x: Tensor, residual: Tensor | None, activation: str
-) -> Tensor:
-    """``down(activation(up(x))) + residual`` in one call that keeps the hidden values in cache."""
-    dtype = up.output_dtype(x)
-    return int8_mlp(
-        x,
-        up.packed.get(),
-        up.packed.scale,
-        up._buffers["bias"],
-        down.packed.get(),
-        down.packed.scale,
-        down._buffers["bias"],
-        activation=activation,
-        residual=residual,
-        out_dtype=dtype,
-    )

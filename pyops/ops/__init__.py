@@ -3,7 +3,8 @@
 from .attention import attention
 from .epilogue import ACTIVATIONS
 from .int8_gemm import int8_gemm, int8_pack, int8_unpack, quantize_rows, quantize_weight
-from .int8_gemm_linear import int8_linear, int8_linear_group, int8_mlp
+from .int8_gemm_linear import int8_linear
+from .int8_gemm_rows import RowProgram, int8_rows
 from .weight_only import int4_linear, int8_weight_linear
 from .weight_only_pack import (
     int4_pack,
@@ -15,15 +16,15 @@ from .weight_only_pack import (
 
 __all__ = [
     "ACTIVATIONS",
+    "RowProgram",
     "attention",
     "int4_linear",
     "int4_pack",
     "int4_unpack",
     "int8_gemm",
     "int8_linear",
-    "int8_linear_group",
-    "int8_mlp",
     "int8_pack",
+    "int8_rows",
     "int8_unpack",
     "int8_weight_linear",
     "int8_weight_pack",

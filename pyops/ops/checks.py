@@ -3,8 +3,6 @@
 ``csrc/checks/int8_gemm.h`` makes the same checks with the same words before a pointer is touched.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
@@ -28,10 +26,14 @@ def no_grad(op: str, *tensors: Tensor | None) -> None:
 
 
 def quantize_rows(x: Tensor) -> None:
-    if x.dtype not in FLOATS:
-        raise TypeError(f"quantize_rows: x must be {FLOAT_NAMES}, but is {x.dtype}")
+    floats("quantize_rows", "x", x.dtype)
     if x.dim() == 0:
         raise ValueError("quantize_rows: x must have at least 1 dimension, but has 0")
+
+
+def floats(op: str, name: str, dtype: torch.dtype | None) -> None:
+    if dtype not in FLOATS:
+        raise TypeError(f"{op}: {name} must be {FLOAT_NAMES}, but is {dtype}")
 
 
 def int8_pack(weight: Tensor) -> None:
@@ -121,15 +123,15 @@ def int8_gemm(
         raise ValueError("int8_gemm: out_dtype torch.int32 takes no scale, bias or residual")
 
 
-def _code(op: str, name: str, code: int, count: int) -> None:
+def code(op: str, name: str, code: int, count: int) -> None:
     if not 0 <= code < count:
         raise ValueError(f"{op}: {name} code {code} is unknown")
 
 
 def codes(op: str, activation: int, out_dtype: int, out_dtypes: int) -> None:
     """The integers that the dispatcher ops take for an activation and an output type."""
-    _code(op, "activation", activation, len(ACTIVATIONS))
-    _code(op, "out_dtype", out_dtype, out_dtypes)
+    code(op, "activation", activation, len(ACTIVATIONS))
+    code(op, "out_dtype", out_dtype, out_dtypes)
 
 
 def unknown_activation(op: str, activation: str) -> ValueError:
@@ -199,12 +201,10 @@ def int8_linear(
     out_dtype: torch.dtype,
     op: str = "int8_linear",
 ) -> None:
-    if x.dtype not in FLOATS:
-        raise TypeError(f"{op}: x must be {FLOAT_NAMES}, but is {x.dtype}")
+    floats(op, "x", x.dtype)
     if x.dim() == 0:
         raise ValueError(f"{op}: x must have at least 1 dimension, but has 0")
-    if out_dtype not in FLOATS:
-        raise TypeError(f"{op}: out_dtype must be {FLOAT_NAMES}, but is {out_dtype}")
+    floats(op, "out_dtype", out_dtype)
     packed(op, packed_weight)
     n = scale_w.shape[0] if scale_w.dim() == 1 else -1
     if n < 0:
@@ -212,37 +212,3 @@ def int8_linear(
     channels(op, "scale_w", scale_w, n)
     channels(op, "bias", bias, n)
     residual_shape(op, residual, x.shape[:-1], n)
-
-
-def int8_linear_group(
-    x: Tensor,
-    packed_weights: Sequence[Tensor],
-    scale_w: Sequence[Tensor],
-    bias: Sequence[Tensor],
-    activation: Sequence[object],
-    out_dtype: torch.dtype,
-) -> None:
-    op, count = "int8_linear_group", len(packed_weights)
-    if count == 0:
-        raise ValueError(f"{op}: packed must hold at least 1 weight, but is empty")
-    for name, given in (("scale_w", scale_w), ("activation", activation), ("bias", bias)):
-        if len(given) != count and not (name == "bias" and len(given) == 0):
-            raise ValueError(f"{op}: {name} has {len(given)} entries for {count} weights")
-    for i, packed_weight in enumerate(packed_weights):
-        own_bias = bias[i] if bias else None
-        int8_linear(x, packed_weight, scale_w[i], own_bias, None, out_dtype, op)
-
-
-def int8_mlp(
-    x: Tensor,
-    packed_up: Tensor,
-    scale_up: Tensor,
-    bias_up: Tensor | None,
-    packed_down: Tensor,
-    scale_down: Tensor,
-    bias_down: Tensor | None,
-    residual: Tensor | None,
-    out_dtype: torch.dtype,
-) -> None:
-    int8_linear(x, packed_up, scale_up, bias_up, None, out_dtype, "int8_mlp")
-    int8_linear(x, packed_down, scale_down, bias_down, residual, out_dtype, "int8_mlp")

@@ -1,7 +1,5 @@
 """References of the int8 ops in plain torch, and their fakes: the definition that kernels obey."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -174,84 +172,3 @@ def int8_linear_fake(
     dtype = OUT_DTYPES[out_dtype]
     checks.int8_linear(x, packed, scale_w, bias, residual, dtype)
     return x.new_empty((*x.shape[:-1], scale_w.shape[0]), dtype=dtype)
-
-
-def int8_linear_group_reference(
-    x: Tensor,
-    packed: Sequence[Tensor],
-    scale_w: Sequence[Tensor],
-    bias: Sequence[Tensor],
-    activation: Sequence[int],
-    out_dtype: int,
-) -> list[Tensor]:
-    _check_group(x, packed, scale_w, bias, activation, out_dtype)
-    biases: list[Tensor | None] = [*bias] or [None] * len(packed)
-    return [
-        int8_linear_reference(x, weight, scale, own_bias, None, code, out_dtype)
-        for weight, scale, own_bias, code in zip(packed, scale_w, biases, activation, strict=True)
-    ]
-
-
-def int8_linear_group_fake(
-    x: Tensor,
-    packed: Sequence[Tensor],
-    scale_w: Sequence[Tensor],
-    bias: Sequence[Tensor],
-    activation: Sequence[int],
-    out_dtype: int,
-) -> list[Tensor]:
-    dtype = _check_group(x, packed, scale_w, bias, activation, out_dtype)
-    return [x.new_empty((*x.shape[:-1], scale.shape[0]), dtype=dtype) for scale in scale_w]
-
-
-def int8_mlp_reference(
-    x: Tensor,
-    packed_up: Tensor,
-    scale_up: Tensor,
-    bias_up: Tensor | None,
-    activation: int,
-    packed_down: Tensor,
-    scale_down: Tensor,
-    bias_down: Tensor | None,
-    residual: Tensor | None,
-    out_dtype: int,
-) -> Tensor:
-    checks.codes("int8_mlp", activation, out_dtype, 3)
-    dtype, down = OUT_DTYPES[out_dtype], (packed_down, scale_down, bias_down)
-    checks.int8_mlp(x, packed_up, scale_up, bias_up, *down, residual, dtype)
-    hidden = int8_linear_reference(x, packed_up, scale_up, bias_up, None, activation, out_dtype)
-    return int8_linear_reference(hidden, *down, residual, 0, out_dtype)
-
-
-def int8_mlp_fake(
-    x: Tensor,
-    packed_up: Tensor,
-    scale_up: Tensor,
-    bias_up: Tensor | None,
-    activation: int,
-    packed_down: Tensor,
-    scale_down: Tensor,
-    bias_down: Tensor | None,
-    residual: Tensor | None,
-    out_dtype: int,
-) -> Tensor:
-    checks.codes("int8_mlp", activation, out_dtype, 3)
-    dtype, down = OUT_DTYPES[out_dtype], (packed_down, scale_down, bias_down)
-    checks.int8_mlp(x, packed_up, scale_up, bias_up, *down, residual, dtype)
-    return x.new_empty((*x.shape[:-1], scale_down.shape[0]), dtype=dtype)
-
-
-def _check_group(
-    x: Tensor,
-    packed: Sequence[Tensor],
-    scale_w: Sequence[Tensor],
-    bias: Sequence[Tensor],
-    activation: Sequence[int],
-    out_dtype: int,
-) -> torch.dtype:
-    checks.codes("int8_linear_group", 0, out_dtype, 3)
-    for code in activation:
-        checks.codes("int8_linear_group", code, out_dtype, 3)
-    dtype = OUT_DTYPES[out_dtype]
-    checks.int8_linear_group(x, packed, scale_w, bias, activation, dtype)
-    return dtype

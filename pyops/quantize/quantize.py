@@ -65,9 +65,10 @@ def quantize(
         never_slower: time each layer in float and converted at the shapes of ``example_inputs`` and
             keep the faster. Default: on when ``example_inputs`` is given. Off, or for a layer the
             run does not reach: layers too small to win at any batch size stay in float.
-        fuse: run an activation or a residual sum in the call of the layer before it, and layers
-            that read one tensor, or follow one another, in one call. A module whose forward can be
-            traced (``pyops.graph``) gets a rewritten one; classes, parts and names stay.
+        fuse: run layers, norms, activations, residual sums and gates that follow one another, and
+            layers that read one tensor, in one call. A module whose forward can be traced
+            (``pyops.graph``) gets a rewritten one; classes, parts and names stay. Values between
+            layers have the model's dtype: ``quantize(model).to(torch.bfloat16)`` halves them.
         inplace: convert ``model`` itself and free each float weight as it goes.
         progress: show a progress bar on stderr.
 

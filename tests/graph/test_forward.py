@@ -57,7 +57,7 @@ def test_every_way_to_pass_arguments(tools, x, name):
     with tools.count() as calls:
         out = tools.outcome(fused, x, *args, **kwargs)
     assert tools.same(out, tools.outcome(unfused, x, *args, **kwargs))
-    assert covered is None or (calls == ["int8_mlp"]) == covered
+    assert covered is None or (calls == ["int8_rows"]) == covered
 
 
 @pytest.mark.parametrize("args", [(), (None,), (3,), ("x",)])
@@ -140,7 +140,7 @@ def test_a_hook_that_is_removed_again(tools, x):
     handle.remove()
     with tools.count() as calls:
         assert torch.equal(model(x), expected)
-    assert calls == ["int8_mlp"]
+    assert calls == ["int8_rows"]
 
 
 def test_a_sequential_that_grows(tools, x):

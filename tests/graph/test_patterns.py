@@ -24,6 +24,7 @@ ALONE = {"same": ["relu"]}
 RESIDUAL = {"same": ["residual"]}
 BOTH = {"same": ["residual", "relu"]}
 TWO = {"same": ["one call with last"], "last": ["one call with same"]}
+GATED = {"same": ["relu", "one call with last"], "last": ["gate", "one call with same"]}
 
 FUSED = {
     "F.relu": (lambda self, x: F.relu(self.same(x)), ALONE),
@@ -48,11 +49,20 @@ FUSED = {
     "F.dropout between": (lambda self, x: F.dropout(self.same(x), 0.5, self.training) + x,
                           RESIDUAL),
     "identity between": (lambda self, x: self.identity(self.same(x)) + x, RESIDUAL),
-    "siblings": (lambda self, x: self.same(x) * self.last(x), TWO),
+    "siblings": (lambda self, x: self.same(x) - self.last(x), TWO),
     "siblings with activations": (
-        lambda self, x: F.relu(self.same(x)) * self.last(x),
+        lambda self, x: F.relu(self.same(x)) - self.last(x),
         {"same": ["relu", *TWO["same"]], "last": TWO["last"]},
     ),
+    "gate": (lambda self, x: self.same(x) * x, {"same": ["gate"]}),
+    "gate from the left": (lambda self, x: torch.mul(x, F.relu(self.same(x))),
+                           {"same": ["relu", "gate"]}),
+    "a method's gate": (lambda self, x: (self.same(x) + x).mul(x), {"same": ["residual", "gate"]}),
+    "the same layer as its gate": (lambda self, x: self.same(x) * self.same(x),
+                                   {"same": ["gate"]}),
+    "a gated pair": (lambda self, x: F.relu(self.same(x)) * self.last(x), GATED),
+    "a gated pair, the other way": (lambda self, x: self.last(x) * F.relu(self.same(x)), {
+        "last": ["one call with same"], "same": ["relu", "gate", "one call with last"]}),
     "a pair": (lambda self, x: self.down(self.up(x)), PAIR),
     "a pair with relu": (lambda self, x: self.down(F.relu(self.up(x))), pair_of("relu")),
     "a pair with gelu": (lambda self, x: self.down(F.gelu(self.up(x))), pair_of("gelu")),
@@ -62,9 +72,15 @@ FUSED = {
         lambda self, x: self.down(F.relu(self.up(x))) + x,
         {"up": ["relu", *PAIR["up"]], "down": ["residual", *PAIR["down"]]},
     ),
-    "sum of two layers": (lambda self, x: self.same(x) + self.last(x), RESIDUAL),
+    "sum of two layers": (lambda self, x: self.same(x) + self.last(x),
+                          {"same": ["residual", *TWO["same"]], "last": TWO["last"]}),
+    "three in a row": (lambda self, x: F.relu(self.last(F.relu(self.down(self.up(x))))), {
+        "up": ["one call with down, last"], "down": ["relu", "one call with up, last"],
+        "last": ["relu", "one call with up, down"]}),
+    "a value that others read as well": (
+        lambda self, x: (lambda y: y - self.same(y))(self.last(x)), TWO),
     "two sums": (lambda self, x: (self.same(x) + x) + x * 2, RESIDUAL),
-    "items of a list": (lambda self, x: F.relu(self.items[0](x)) * self.items[1](x),
+    "items of a list": (lambda self, x: F.relu(self.items[0](x)) - self.items[1](x),
                         {"items.0": ["relu", "one call with items.1"],
                          "items.1": ["one call with items.0"]}),
     "items of nested lists": (lambda self, x: F.relu(self.nested["a"][0](x)),
@@ -85,7 +101,9 @@ UNFUSED = {
     "hooked activation": lambda self, x: self.hooked(self.same(x)),
     "own activation class": lambda self, x: self.own(self.same(x)),
     "own dropout class": lambda self, x: torch.relu(self.always(self.same(x))),
-    "the same layer twice": lambda self, x: self.same(x) * self.same(x),
+    "the same layer twice": lambda self, x: self.same(x) - self.same(x),
+    "a gate that is a number": lambda self, x: self.same(x) * 2.0,
+    "its own gate": lambda self, x: (lambda y: y * y)(self.same(x)),
     "a layer that feeds itself": lambda self, x: self.same(self.same(x)),
     "relu of something else": lambda self, x: torch.tanh(self.same(F.relu(x))),
     "x in a container that is called": lambda self, x: torch.relu(self.block(x)),
@@ -180,14 +198,17 @@ def test_a_block_that_is_called_several_times(tools, x):
     assert set(tools.notes(fused)) == {"0.up", "0.down"}
     with tools.count() as calls:
         out = fused(x)
-    assert calls == ["int8_mlp"] * 2
+    assert calls == ["int8_rows"] * 2
     assert torch.equal(out, unfused(x))
 
 
 def test_sequential(tools, x):
     model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Dropout(), nn.Linear(96, 64), nn.ReLU())
     fused, unfused = tools.convert(model), tools.convert(model, fuse=False)
-    assert tools.notes(fused) == {"0": ["relu"], "3": ["relu"]}
+    assert tools.notes(fused) == {
+        "0": ["relu", "one call with 3"],
+        "3": ["relu", "one call with 0"],
+    }
     assert torch.equal(fused(x), unfused(x))
     assert torch.equal(fused[:2](x), unfused[:2](x))
 

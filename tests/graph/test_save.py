@@ -57,7 +57,7 @@ def test_round_trip(tools, model, path, x):
         assert torch.equal(loaded(x), model(x))
         with tools.count() as calls:
             loaded(x)
-        assert calls == ["int8_mlp"] * 2
+        assert calls == ["int8_rows"] * 2
 
 
 def test_a_second_round_trip(tools, model, path, tmp_path, x):

@@ -189,3 +189,24 @@ def test_tracing_leaves_nothing_behind(tools, x, name):
     assert "mask" not in fused.__dict__
     assert torch.equal(fused(x), unfused(x))
     assert torch.equal(fused(x), unfused(x))
+
+
+@pytest.mark.parametrize("part", ["up", "down", "norm"])
+def test_a_part_that_has_hooks_already(tools, x, part):
+    """The graph would never run: it is refused with the reason."""
+    model = tools.model_of(lambda self, x: self.down(self.up(self.norm(x))),
+                           norm=lambda: nn.LayerNorm(64))  # fmt: skip
+    converted = tools.convert(model, fuse=False)
+    getattr(converted, part).register_forward_hook(lambda module, args, out: out * 2)
+    expected = converted(x)
+    pyops.graph.fuse_layers(converted)
+    assert tools.notes(converted) == {}
+    (reason,) = tools.reasons(converted)
+    assert reason.endswith(f"its {part} has hooks, is in train mode or was patched")
+    assert torch.equal(converted(x), expected)
+
+
+@pytest.mark.parametrize("model", [None, [nn.Linear(2, 2)], "model"])
+def test_what_is_no_module(model):
+    with pytest.raises(TypeError, match=r"fuse_layers: model must be an nn\.Module, but is"):
+        pyops.graph.fuse_layers(model)

@@ -27,14 +27,27 @@ def packed() -> Tensor:
     return ops.int8_pack(WEIGHT)
 
 
-LAYER_OPS = ("int8_linear_group", "int8_mlp")
+LAYER_OPS = ("int8_linear", "int8_rows")
 
 
-def layers(x: Tensor, packed: Tensor, residual: Tensor | None = None) -> list[Tensor]:
-    """What int8_linear_group and int8_mlp return."""
-    group = ops.int8_linear_group(x, [packed] * 2, [SCALE] * 2, [BIAS, SCALE])
-    mlp = ops.int8_mlp(x, packed, SCALE, BIAS, DOWN, SCALE, None, residual=residual)
-    return [*group, mlp]
+def row_program() -> ops.RowProgram:
+    """A gated pair with a residual behind it, between two norms; three results."""
+    program = ops.RowProgram(inputs=2)
+    read = program.layer_norm(0, eps=1e-5, bias=False)
+    gate = program.linear(read, activation="silu")
+    up = program.linear(read, gate=gate)
+    down = program.linear(up, residual=1, bias=False)
+    program.returns(program.rms_norm(down, eps=1e-5), gate, down)
+    return program
+
+
+def row_tensors(packed: Tensor, weight: Tensor = SCALE, bias: Tensor = BIAS) -> list[Tensor]:
+    first = [torch.linspace(1, 2, K), packed, weight, bias, packed, weight, bias]
+    return [*first, DOWN, weight, bias]
+
+
+def layers(x: Tensor, packed: Tensor, residual: Tensor) -> list[Tensor]:
+    return ops.int8_rows(row_program(), [x, residual], row_tensors(packed))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, K), (K,), (0, K), (2, 0, 3, K), (1, 1, K)])
@@ -52,19 +65,20 @@ def test_layers_take_strided_inputs(packed: Tensor) -> None:
     for out, dense in zip(layers(x, packed, residual), expected, strict=True):
         assert_same(out, dense, "strided")
     wide = torch.rand(N, 2)
-    a = ops.int8_linear_group(x, [packed], [wide[:, 0]], [wide[:, 1]])[0]
-    assert_same(a, ops.int8_linear(x, packed, wide[:, 0].clone(), wide[:, 1].clone()), "columns")
-    a = ops.int8_mlp(x, packed, wide[:, 0], wide[:, 1], DOWN, wide[:, 1], wide[:, 0])
-    dense_columns = (wide[:, 0].clone(), wide[:, 1].clone())
-    b = ops.int8_mlp(x, packed, *dense_columns, DOWN, *dense_columns[::-1])
-    assert_same(a, b, "columns of both layers")
+    strided = row_tensors(packed, wide[:, 0], wide[:, 1])
+    inputs = [x, residual]
+    a = ops.int8_rows(row_program(), inputs, strided)
+    b = ops.int8_rows(row_program(), inputs, [t.contiguous() for t in strided])
+    for out, dense in zip(a, b, strict=True):
+        assert_same(out, dense, "columns")
 
 
 def test_layers_return_new_tensors(packed: Tensor) -> None:
     """Also where scratch memory is kept between calls."""
-    first, second = layers(torch.ones(40, K), packed), layers(torch.ones(40, K) * 2, packed)
+    x, residual = torch.randn(40, K), torch.ones(40, N)
+    first, second = layers(x, packed, residual), layers(x * 2 + 1, packed, residual)
     kept = [t.clone() for t in first]
-    layers(torch.zeros(40, K), packed)
+    layers(torch.zeros(40, K), packed, residual)
     for i, (a, b, c) in enumerate(zip(first, second, kept, strict=True)):
         assert_same(a, c, f"{i}")
         assert a.data_ptr() != b.data_ptr()
@@ -124,15 +138,16 @@ def test_inference_mode_and_autocast(packed: Tensor) -> None:
 def test_schema_and_fakes_agree_with_the_kernels(packed: Tensor) -> None:
     x = torch.randn(4, K)
     a, scale, zero = ops.quantize_rows(x)
+    program = row_program()
     calls = {
         "quantize_rows": (x, False, False),
         "int8_pack": (WEIGHT,),
         "int8_unpack": (packed, N, K),
         "int8_gemm": (a, packed, N, scale, zero, SCALE, BIAS, None, 2, 3, 0.1, 3),
         "int8_linear": (x, packed, SCALE, BIAS, torch.randn(4, N), 1, 1),
-        "int8_linear_group": (x, [packed] * 2, [SCALE] * 2, [BIAS, SCALE], [0, 2], 1),
-        "int8_mlp": (x, packed, SCALE, BIAS, 2, DOWN, SCALE, None, torch.randn(4, N), 2),
-    }
+        "int8_rows": ([x, torch.randn(4, N)], row_tensors(packed), program.steps, program.eps,
+                      program.outputs, 2),
+    }  # fmt: skip
     for name, args in calls.items():
         torch.library.opcheck(getattr(torch.ops.pyops, name).default, args)
 
@@ -144,8 +159,8 @@ class Wrapped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = ops.int8_linear(x * 2, self.packed, SCALE, BIAS, activation="silu") + 1
-        a, b = ops.int8_linear_group(x + 1, [self.packed] * 2, [SCALE] * 2, activation=["relu"] * 2)
-        return ops.int8_mlp(x, self.packed, SCALE, BIAS, DOWN, SCALE, None, residual=y) + a * b
+        a, b, c = layers(x + 1, self.packed, y)
+        return a + b * c
 
 
 @pytest.mark.slow

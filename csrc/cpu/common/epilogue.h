@@ -2,6 +2,7 @@
 //
 //   v = float(acc - (zero_a[m] + zero_shift) * w_sum[n])      the difference wraps modulo 2^32
 //   v = v * scale_a[m];  v = v * scale_w[n];  v = v + bias[n];  v = v + residual[m][n];  v = act(v)
+//   v = v * gate[m][n]
 //   out[m][n] = v as float, or  clamp(rne(v * out_inverse_scale) + out_zero)  for s8 and u8,
 //               or the int32 difference itself for s32
 //
@@ -23,10 +24,12 @@ struct Epilogue {
   const float* bias;
   const void* residual;
   Dtype residual_type;
+  const void* gate;
+  Dtype gate_type;
   Activation activation;
   Dtype out_type;
   void* out;
-  int64_t ld;  // elements from one row of out (and residual) to the next
+  int64_t ld;  // elements from one row of out (residual, gate) to the next
   float out_inverse_scale;
   int32_t out_zero;
 };

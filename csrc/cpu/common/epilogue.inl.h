@@ -49,7 +49,7 @@ inline void store_out(const Epilogue& e, int64_t at, F32 v, int lanes) {
 
 // kVecs vectors of columns over all rows; the last one has `lanes` lanes. Their per-column operands
 // stay in registers, and each row of the output is written in one run.
-template <Activation kActivation, Dtype kOut, int kVecs>
+template <Activation kActivation, Dtype kOut, int kVecs, bool kGated = false>
 inline void finish_columns(const Epilogue& e, const int32_t* acc, int64_t ld_acc, int64_t m0,
                            int rows, int64_t n0, int lanes) {
   I32 w_sum[kVecs];
@@ -77,7 +77,9 @@ inline void finish_columns(const Epilogue& e, const int32_t* acc, int64_t ld_acc
       }
       F32 v = add(mul(mul(to_f32(sum), scale_a), scale_w[j]), bias[j]);
       if (e.residual) v = add(v, load_float(e.residual, e.residual_type, at, lanes));
-      store_out<kOut>(e, at, activate<kActivation>(v), lanes);
+      v = activate<kActivation>(v);
+      if (kGated) v = mul(v, load_float(e.gate, e.gate_type, at, lanes));
+      store_out<kOut>(e, at, v, lanes);
     }
   }
 }
@@ -89,6 +91,13 @@ void finish_tile(const Epilogue& epilogue, const int32_t* acc, int64_t ld_acc, i
   // A costly activation is not worth four copies of its code.
   constexpr int kVecs = kActivation <= Activation::relu ? kFinishVecs : 1;
   int j = 0;
+  if (e.gate) {  // on its own: a branch in the loop below costs every other epilogue
+    for (; j < cols; j += kLanes) {
+      const int lanes = cols - j < kLanes ? cols - j : kLanes;
+      finish_columns<kActivation, kOut, 1, true>(e, acc + j, ld_acc, m0, rows, n0 + j, lanes);
+    }
+    return;
+  }
   for (; j + kVecs * kLanes <= cols; j += kVecs * kLanes) {
     finish_columns<kActivation, kOut, kVecs>(e, acc + j, ld_acc, m0, rows, n0 + j, kLanes);
   }

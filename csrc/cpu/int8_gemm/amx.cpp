@@ -19,6 +19,7 @@ namespace {
 #include "cpu/common/vec_avx512.inl.h"
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
+#include "cpu/common/norm_row.inl.h"
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kTileRows = 16, kTileBytes = 64, kMaxCols = 64;
@@ -158,6 +159,7 @@ void block(const Int8GemmBlock& b) {
 }  // namespace
 
 void int8_gemm_block(const Int8GemmBlock& b) { block(b); }
+void norm_row(const NormRow& row) { norm_row_impl(row); }
 void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
 
 }  // namespace pyops::cpu::amx

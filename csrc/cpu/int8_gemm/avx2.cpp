@@ -13,6 +13,7 @@ namespace {
 #include "cpu/common/vec_avx2.inl.h"
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
+#include "cpu/common/norm_row.inl.h"
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kMr = 6, kTileVecs = 2, kTileCols = kTileVecs * kLanes;
@@ -49,6 +50,7 @@ inline void write_strings(const uint8_t* codes, int64_t k_padded, uint8_t* to) {
 
 void int8_gemm_block(const Int8GemmBlock& b) { block_of_cuts(b); }
 
+void norm_row(const NormRow& row) { norm_row_impl(row); }
 void quantize_row(const QuantizeRow& row) {
   if (row.codes != Codes::u8x4) return quantize_row_impl(row);
   QuantizeRow plain = row;

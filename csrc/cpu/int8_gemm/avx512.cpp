@@ -13,6 +13,7 @@ namespace {
 #include "cpu/common/vec_avx512.inl.h"
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
+#include "cpu/common/norm_row.inl.h"
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kMr = 12, kTileVecs = 2, kTileCols = kTileVecs * kLanes;
@@ -27,6 +28,7 @@ inline I32 madd(I32 a_s16, I32 w_s16) { return _mm512_madd_epi16(a_s16, w_s16); 
 }  // namespace
 
 void int8_gemm_block(const Int8GemmBlock& b) { block_of_madds(b); }
+void norm_row(const NormRow& row) { norm_row_impl(row); }
 void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
 
 }  // namespace pyops::cpu::avx512

@@ -13,6 +13,7 @@ namespace {
 #include "cpu/common/vec_avx512.inl.h"
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
+#include "cpu/common/norm_row.inl.h"
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kMr = 6, kTileVecs = 4, kTileCols = kTileVecs * kLanes;
@@ -34,6 +35,7 @@ inline void prefetch_w(const int8_t* w) {
 }  // namespace
 
 void int8_gemm_block(const Int8GemmBlock& b) { block_of_tiles(b); }
+void norm_row(const NormRow& row) { norm_row_impl(row); }
 void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
 
 }  // namespace pyops::cpu::avx512vnni

@@ -6,6 +6,7 @@
 // and one panel of w.
 #pragma once
 #include "cpu/common/epilogue.h"
+#include "cpu/common/norm.h"
 #include "cpu/isa.h"
 
 namespace pyops::cpu {
@@ -79,6 +80,7 @@ struct Int8GemmKernel : KernelRow {
   Codes codes;
   void (*block)(const Int8GemmBlock&);
   void (*quantize_row)(const QuantizeRow&);
+  void (*norm_row)(const NormRow&);
 };
 
 extern KernelTable int8_gemm_kernels;
@@ -87,6 +89,7 @@ extern KernelTable int8_gemm_kernels;
   namespace name {                                                             \
   void int8_gemm_block(const Int8GemmBlock& block);                            \
   void quantize_row(const QuantizeRow& row);                                   \
+  void norm_row(const NormRow& row);                                           \
   }
 #include "cpu/int8_gemm/kernels.inc"
 #undef PYOPS_INT8_GEMM_KERNEL

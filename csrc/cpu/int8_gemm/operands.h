@@ -1,5 +1,5 @@
 // What the int8 ops share on their way from tensors to a product: the kernel for a packed weight,
-// contiguous operands, outputs, epilogues. Only driver.cpp and linear.cpp include this.
+// contiguous operands, outputs, epilogues. Only drivers include this.
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

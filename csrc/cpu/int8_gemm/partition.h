@@ -63,6 +63,9 @@ inline void advance_rows(Epilogue* e, int64_t rows) {
     e->residual =
         static_cast<const char*>(e->residual) + rows * e->ld * dtype_bytes(e->residual_type);
   }
+  if (e->gate) {
+    e->gate = static_cast<const char*>(e->gate) + rows * e->ld * dtype_bytes(e->gate_type);
+  }
   if (e->scale_a) e->scale_a += rows * e->scale_a_stride;
   if (e->zero_a) e->zero_a += rows * e->zero_a_stride;
 }

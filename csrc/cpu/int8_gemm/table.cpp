@@ -10,7 +10,8 @@ const Int8GemmKernel kRows[] = {
    min_m,                                                                      \
    Codes::codes,                                                               \
    name::int8_gemm_block,                                                      \
-   name::quantize_row},
+   name::quantize_row,                                                         \
+   name::norm_row},
 #include "cpu/int8_gemm/kernels.inc"
 #undef PYOPS_INT8_GEMM_KERNEL
 };

@@ -14,7 +14,7 @@ constexpr int64_t kSerialFloatProducts = 1 << 18;
 
 const WeightKernel& active_weight_kernel() { return best<WeightKernel>(weight_only_kernels); }
 
-Tensor pack(const Tensor& like, const PlainWeight& w, int64_t n, int64_t k,
+Tensor pack(const PlainWeight& w, int64_t n, int64_t k,
             const WeightFormat& format) {
   const int nr = active_weight_kernel().nr;
   const Tensor packed = new_tensor({weight_bytes(n, k, nr, format)}, ScalarType::Byte);
@@ -36,7 +36,7 @@ Tensor int8_weight_pack(const Tensor& weight) {
   STD_TORCH_CHECK(weight.dim() == 2, op, ": weight must be 2-D [N, K], but is ", weight.dim(),
                   "-D");
   const Tensor w = dense(weight);
-  return pack(w, {data_of<int8_t>(w), nullptr, nullptr}, w.size(0), w.size(1), {8, 0, false});
+  return pack({data_of<int8_t>(w), nullptr, nullptr}, w.size(0), w.size(1), {8, 0, false});
 }
 
 Tensor int8_weight_unpack(const Tensor& packed, int64_t n, int64_t k) {
@@ -56,7 +56,7 @@ Tensor int4_pack(const Tensor& codes, const Tensor& scale, const OptionalTensor&
   if (zeros) checks::int4_values("zero", z->const_data_ptr(), z->numel(), false);
   const PlainWeight w = {data_of<int8_t>(q), data_of<float>(s),
                          zeros ? data_of<uint8_t>(*z) : nullptr};
-  return pack(q, w, q.size(0), q.size(1), {4, static_cast<int>(group_size), zeros});
+  return pack(w, q.size(0), q.size(1), {4, static_cast<int>(group_size), zeros});
 }
 
 std::tuple<Tensor, Tensor, Tensor> int4_unpack(const Tensor& packed, int64_t n, int64_t k,

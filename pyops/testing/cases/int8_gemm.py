@@ -10,17 +10,13 @@ from pyops.ops import (
     ACTIVATIONS,
     int8_gemm,
     int8_linear,
-    int8_linear_group,
-    int8_mlp,
     int8_pack,
     packing,
 )
 from pyops.ops.epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE, OUT_DTYPES
 from pyops.ops.int8_gemm_reference import (
     int8_gemm_reference,
-    int8_linear_group_reference,
     int8_linear_reference,
-    int8_mlp_reference,
 )
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -186,102 +182,3 @@ def linear_case(seed: int, m: int, n: int, k: int) -> LinearCase:
         ACTIVATIONS[pick(len(ACTIVATIONS))],
         FLOATS[pick(3)],
     )
-
-
-@dataclass
-class GroupCase:
-    """Arguments of ``int8_linear_group``: one ``LinearCase`` per weight, all of the same x."""
-
-    members: list[LinearCase]
-
-    @property
-    def label(self) -> str:
-        return " | ".join(member.label for member in self.members)
-
-    def run(self) -> list[Tensor]:
-        first = self.members[0]
-        return int8_linear_group(
-            first.x,
-            [int8_pack(member.weight) for member in self.members],
-            [member.scale_w for member in self.members],
-            self._biases(),
-            activation=[member.activation for member in self.members],
-            out_dtype=first.out_dtype,
-        )
-
-    def chained(self) -> list[Tensor]:
-        """One call of ``int8_linear`` after another, by the kernel that is active."""
-        return [member.run() for member in self.members]
-
-    def reference(self) -> list[Tensor]:
-        first = self.members[0]
-        return int8_linear_group_reference(
-            first.x,
-            [packing.pack_plain(member.weight) for member in self.members],
-            [member.scale_w for member in self.members],
-            self._biases(),
-            [ACTIVATION_CODE[member.activation] for member in self.members],
-            OUT_DTYPE_CODE[first.out_dtype],
-        )
-
-    def _biases(self) -> list[Tensor]:
-        return [member.bias for member in self.members if member.bias is not None]
-
-
-def group_case(seed: int, m: int, ns: list[int], k: int) -> GroupCase:
-    """A case that depends on its arguments alone: ``len(ns)`` weights, with biases or without."""
-    first = linear_case(seed, m, ns[0], k)
-    members = [linear_case(seed + 7919 * i, m, n, k) for i, n in enumerate(ns)]
-    rng = torch.Generator().manual_seed(seed)
-    for member, n in zip(members, ns, strict=True):
-        member.x, member.out_dtype, member.residual = first.x, first.out_dtype, None
-        member.bias = None if first.bias is None else torch.randn(n, generator=rng)
-    return GroupCase(members)
-
-
-@dataclass
-class MlpCase:
-    """Arguments of ``int8_mlp``; ``down.x`` is not read."""
-
-    up: LinearCase
-    down: LinearCase
-
-    @property
-    def label(self) -> str:
-        residual = None if self.down.residual is None else self.down.residual.dtype
-        return f"{self.up.label} then N{self.down.weight.shape[0]} + {residual}"
-
-    def run(self) -> Tensor:
-        up, down = self.up, self.down
-        return int8_mlp(
-            up.x,
-            *(int8_pack(up.weight), up.scale_w, up.bias),
-            *(int8_pack(down.weight), down.scale_w, down.bias),
-            activation=up.activation,
-            residual=down.residual,
-            out_dtype=up.out_dtype,
-        )
-
-    def chained(self) -> Tensor:
-        """Two calls of ``int8_linear``, by the kernel that is active."""
-        self.down.x = self.up.run()
-        return self.down.run()
-
-    def reference(self) -> Tensor:
-        up, down = self.up, self.down
-        return int8_mlp_reference(
-            up.x,
-            *(packing.pack_plain(up.weight), up.scale_w, up.bias),
-            ACTIVATION_CODE[up.activation],
-            *(packing.pack_plain(down.weight), down.scale_w, down.bias),
-            down.residual,
-            OUT_DTYPE_CODE[up.out_dtype],
-        )
-
-
-def mlp_case(seed: int, m: int, hidden: int, n: int, k: int) -> MlpCase:
-    """A case that depends on its arguments alone."""
-    up = linear_case(seed, m, hidden, k)
-    down = linear_case(seed + 1, m, n, hidden)
-    up.residual, down.activation, down.out_dtype = None, "none", up.out_dtype
-    return MlpCase(up, down)
