@@ -216,6 +216,11 @@ def norm_tensors(norm: nn.LayerNorm) -> list[Tensor]:
     return [norm.weight.detach(), norm.bias.detach()]
 
 
+def quantized(layer: nn.Linear) -> Tensor:
+    """Return the int8 weight of a float layer."""
+    return ops.quantize_weight(layer.weight.detach())[0]
+
+
 def packed_layer(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     """Return packed weight, scale and bias of an ``nn.Linear``."""
     assert isinstance(layer, nn.Linear)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
@@ -13,9 +15,8 @@ from .. import isa
 from ..ops.attention import attention, kernel_of
 from ..ops.checks import FLOATS
 
-_DIRECT_ROWS = (
-    4  # kDirectRows of csrc/cpu/attention/pack.h: there memory decides, and ours is faster
-)
+# kDirectRows of csrc/cpu/attention/pack.h: there memory decides, and ours is faster.
+_DIRECT_ROWS = 4
 
 
 def fuse_attention(graph: fx.Graph) -> list[str]:
@@ -113,16 +114,29 @@ def _mask(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> str | N
 _FEW_PRODUCTS = 1 << 18
 
 
+def _kernel(dtype: torch.dtype, epoch: int) -> tuple[str, bool]:
+    """Our kernel for such tensors, and whether the CPU has AMX; ``epoch`` counts forced levels."""
+    return _looked_up(dtype, epoch)
+
+
+@lru_cache(maxsize=16)
+def _looked_up(dtype: torch.dtype, epoch: int) -> tuple[str, bool]:
+    return kernel_of(dtype), isa.levels().get("amx", False)
+
+
+# As in packed_base.py: looked up when traced, and again where the epoch is another one.
+_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def slower(q: Tensor, k: Tensor) -> str | None:
     """Where torch's attention is the faster one: ``python bench/run.py attention --peers``."""
-    kernel = kernel_of(q.dtype)
+    kernel, amx = _kernel(q.dtype, isa.epoch())
     if kernel in ("reference", "generic"):
         return f"torch is faster than the {kernel} kernel"
     products = 2 * q.numel() * k.shape[2]
     if q.dtype == torch.float32 and products < _FEW_PRODUCTS:
         return f"torch is faster below {_FEW_PRODUCTS} multiply-adds in float32"
     rows = q.shape[1] // max(k.shape[1], 1) * q.shape[2]
-    amx = isa.levels().get("amx", False)
     if q.dtype == torch.bfloat16 and amx and kernel != "amx" and rows > _DIRECT_ROWS:
         return f"torch multiplies bfloat16 with AMX, the {kernel} kernel does not"
     return None

@@ -16,7 +16,7 @@ from pyops.testing.models.keyword_encoder import WORDS, Block, KeywordEncoder
 IDS = torch.arange(12).reshape(3, 4)
 CALL = {"ids": IDS, "mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])}
 CLOSE = 2e-3
-GROUP = "int8_linear_group"  # in a graph of the whole model alone
+GROUP = "int8_rows"  # in a graph of the whole model alone
 
 
 @pytest.fixture(scope="module")

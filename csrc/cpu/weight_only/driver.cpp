@@ -14,8 +14,7 @@ constexpr int64_t kSerialFloatProducts = 1 << 18;
 
 const WeightKernel& active_weight_kernel() { return best<WeightKernel>(weight_only_kernels); }
 
-Tensor pack(const PlainWeight& w, int64_t n, int64_t k,
-            const WeightFormat& format) {
+Tensor pack(const PlainWeight& w, int64_t n, int64_t k, const WeightFormat& format) {
   const int nr = active_weight_kernel().nr;
   const Tensor packed = new_tensor({weight_bytes(n, k, nr, format)}, ScalarType::Byte);
   void* to = packed.mutable_data_ptr();
