@@ -17,6 +17,7 @@ from torch.utils._sympy.printers import PythonPrinter
 
 from .simple_code import CannotTraceError
 
+_READABLE = 24  # characters of a condition that is told
 _SMALLEST = 2  # export takes it for granted that a size it left open is neither 0 nor 1
 
 
@@ -42,7 +43,8 @@ class Sizes:
         source = "def covers(shapes):\n"
         source += f"    [{', '.join(lines)}] = shapes\n"
         source += f"    {bound or 'pass'}\n"
-        source += f"    return {' and '.join([*tests, *self.conditions]) or 'True'}\n"
+        every = " and ".join(f"({one})" for one in (*tests, *self.conditions))
+        source += f"    return {every or 'True'}\n"
         scope: dict[str, Any] = {"math": math}
         exec(compile(source, "<pyops.graph.sizes>", "exec"), scope)
         self._covers: Callable[[Sequence[Sequence[int]]], bool] = scope["covers"]
@@ -58,7 +60,10 @@ class Sizes:
 
     def __str__(self) -> str:
         rows = [f"[{', '.join(map(str, row))}]" for row in self.dims]
-        return ", ".join(rows) + "".join(f"; {one}" for one in self.conditions)
+        told = [one for one in self.conditions if len(one) <= _READABLE]
+        more = len(self.conditions) - len(told)
+        told += [f"and {more} more conditions"] if more else []
+        return ", ".join(rows) + "".join(f"; {one}" for one in told)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"dims": self.dims, "conditions": self.conditions}

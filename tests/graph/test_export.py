@@ -285,3 +285,14 @@ def test_examples_as_json():
     for bad in (3, {}, {"what": 1}, {"value": []}, bad_dtype, {"dtype": "nn"}):
         with pytest.raises(ValueError, match=r"not an example|unpack"):
             decode(bad, torch.device("cpu"))
+
+
+def test_conditions_are_each_for_itself():
+    """``or`` binds less than what joins them."""
+    sizes = Sizes([[1, "a"]], ["a >= 2", "a == 2 or a % 4 == 0"])
+    assert sizes.cover([(1, 2)])
+    assert sizes.cover([(1, 8)])
+    assert not sizes.cover([(5, 8)])
+    assert not sizes.cover([(1, 3)])
+    long = "a == 2 or a % 4 == 0 or a % 7 == 0"
+    assert str(Sizes([["a"]], ["a >= 2", long])) == "[a]; a >= 2; and 1 more conditions"

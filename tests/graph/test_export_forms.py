@@ -80,7 +80,7 @@ def random(self, x):
 
 
 def functions(self, x):
-    y = F.layer_norm(x, (64,)), self.up(x), F.normalize(self.same(x), dim=-1)
+    y = F.layer_norm(x + 1, (64,)), self.up(x), F.normalize(self.same(x), dim=-1)
     return (*y, F.pad(x, (1, 1)), F.one_hot(torch.arange(3), 4), torch.einsum("btk,bsk->bts", x, x))
 
 
