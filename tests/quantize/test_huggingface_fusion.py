@@ -59,7 +59,7 @@ def ending(found, end):
 def test_bert():
     found = notes(pyops.quantize(bert()))
     assert ending(found, "intermediate.dense") == [["gelu"]] * 2
-    assert ending(found, "output.dense") == [["residual"]] * 4  # of attention and of the mlp
+    assert ending(found, "output.dense") == [["residual", "LayerNorm"]] * 4  # of attention and mlp
 
 
 def test_gpt2():
