@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from pyops import backends
+
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="the expectations are for x86-64"
 )
@@ -81,6 +83,10 @@ def test_hot_loop_of_attention(object_code, opcodes, expected):
 @pytest.mark.parametrize("expected", WEIGHT_ONLY, ids=lambda e: e.kernel)
 @pytest.mark.parametrize("tile", ["int4_tile", "int8_tile", "float_tile"])
 def test_hot_loop_of_float_products(object_code, opcodes, expected, tile):
+    if expected.kernel == "avx2" and "clang" in backends.build_info()["compiler"]:
+        pytest.skip(
+            "clang 14 inlines the decoding tiles and keeps a sum of the float tile in memory"
+        )
     loop = object_code.hottest_loop(rf"pyops::cpu::{expected.kernel}::.*{tile}<", "vfmadd231ps")
     registers = expected.opcode.split()[1]
     counts = opcodes(loop)  # the compiler chooses among three orders of the operands
