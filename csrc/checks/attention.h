@@ -1,27 +1,11 @@
 // Argument checks of attention, made before a pointer is touched. The words are those of
-// pyops/ops/attention_reference.py, which checks first with friendlier exception types.
+// pyops/ops/attention_reference.py, which checks with friendlier exception types once these have
+// refused.
 #pragma once
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
-
-#include <optional>
-
+#include "checks/common.h"
 #include "cpu/attention/attention.h"
 
 namespace pyops::checks {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-inline cpu::Dtype attention_dtype(const Tensor& q) {
-  switch (q.scalar_type()) {
-    case ScalarType::Float: return cpu::Dtype::f32;
-    case ScalarType::BFloat16: return cpu::Dtype::bf16;
-    case ScalarType::Half: return cpu::Dtype::f16;
-    default:
-      STD_TORCH_CHECK(false, "attention: q must be torch.float32, torch.bfloat16 or torch.float16");
-  }
-}
 
 inline void attention_operand(const char* name, const Tensor& t, const Tensor& q) {
   STD_TORCH_CHECK(t.is_cpu(), "attention: ", name, " must be on the CPU like q");

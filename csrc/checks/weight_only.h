@@ -1,7 +1,7 @@
 // Argument checks of the weight-only ops, made before a pointer is touched. The words are those of
-// pyops/ops/weight_only_checks.py. Operands that int8 ops have too are checked as theirs are.
+// pyops/ops/weight_only_checks.py.
 #pragma once
-#include "checks/int8_gemm.h"
+#include "checks/common.h"
 #include "cpu/weight_only/pack.h"
 
 namespace pyops::checks {
@@ -46,20 +46,13 @@ inline void int4_values(const char* name, const void* values, int64_t count, boo
 // The header of a packed weight of shape [n, k] with codes of `bits` bits.
 inline const cpu::WeightHeader& packed_weight(const char* op, const char* pack, const Tensor& t,
                                               int bits, int64_t n, int64_t k) {
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Byte && t.dim() == 1, op,
-                  ": packed must be the 1-D torch.uint8 tensor that ", pack, " returns");
-  cpu_tensor(op, "packed", t);
-  const void* bytes = t.const_data_ptr();
-  STD_TORCH_CHECK(t.is_contiguous() && reinterpret_cast<uintptr_t>(bytes) % 8 == 0, op,
-                  ": packed must be contiguous and aligned to 8 bytes");
+  const void* bytes = packed_bytes(op, pack, t);
   const char* problem = cpu::weight_problem(bytes, t.numel());
   STD_TORCH_CHECK(problem == nullptr, op, ": packed weight: ", problem ? problem : "");
   const cpu::WeightHeader& h = cpu::weight_header(bytes);
   STD_TORCH_CHECK(h.bits == bits, op, ": the packed weight has codes of ", h.bits, " bits, not ",
                   bits, " (", pack, ")");
-  STD_TORCH_CHECK(h.n == n, op, ": the packed weight has ", h.n, " output channels, but n is ", n);
-  STD_TORCH_CHECK(h.k == k, op, ": the packed weight has K = ", h.k,
-                  ", but the input's last dimension is ", k);
+  packed_shape(op, h.n, h.k, n, k);
   return h;
 }
 

@@ -116,15 +116,15 @@ void values(const float* weights, int64_t stride, const float* v, int64_t keys, 
 using Weights = PairWeights;
 #include "cpu/attention/attend.inl.h"
 
-}  // namespace
-
-int64_t scratch_bytes(const AttentionProblem& p) { return scratch_of(p, kShape).bytes; }
-int64_t blocks(const AttentionProblem& p) { return count_blocks(p); }
-void attend(const AttentionProblem& p, int64_t begin, int64_t end, void* scratch) {
+void attend_part(const AttentionProblem& p, int64_t begin, int64_t end, char* scratch) {
   configure();
-  attend_blocks<Bf16Pairs, FromBf16>(p, begin, end, static_cast<char*>(scratch));
+  attend_blocks<Bf16Pairs, FromBf16>(p, begin, end, scratch);
   _tile_release();
 }
+
+}  // namespace
+
+#include "cpu/attention/entries.inl.h"
 
 }  // namespace pyops::cpu::amx::attention
 PYOPS_TARGET_END

@@ -30,13 +30,13 @@ inline F32 dot(F32 a, F32 b, F32 c) {
 using Weights = PairWeights;
 #include "cpu/attention/attend.inl.h"
 
+void attend_part(const AttentionProblem& p, int64_t begin, int64_t end, char* scratch) {
+  attend_blocks<Bf16Pairs, FromBf16>(p, begin, end, scratch);
+}
+
 }  // namespace
 
-int64_t scratch_bytes(const AttentionProblem& p) { return scratch_of(p, kShape).bytes; }
-int64_t blocks(const AttentionProblem& p) { return count_blocks(p); }
-void attend(const AttentionProblem& p, int64_t begin, int64_t end, void* scratch) {
-  attend_blocks<Bf16Pairs, FromBf16>(p, begin, end, static_cast<char*>(scratch));
-}
+#include "cpu/attention/entries.inl.h"
 
 }  // namespace pyops::cpu::avx512bf16::attention
 PYOPS_TARGET_END

@@ -61,7 +61,7 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in,
                  const std::optional<Tensor>& mask, double scale, bool is_causal) {
   static const float kZero = 0.0f;
   AttentionProblem p = {};
-  p.type = checks::attention_dtype(q_in);
+  p.type = checks::float_dtype("attention", "q", q_in);
   checks::attention_shapes(q_in, k_in, v_in);
   p.batch = q_in.size(0), p.heads = q_in.size(1), p.queries = q_in.size(2);
   p.kv_heads = k_in.size(1), p.keys = k_in.size(2), p.depth = q_in.size(3);

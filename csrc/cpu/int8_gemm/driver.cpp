@@ -94,7 +94,7 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   const Shape s = {checks::rows_of(input), n, input.size(input.dim() - 1)};
   const PackedHeader& header = checks::packed("int8_gemm", packed, n, s.k);
   const Int8GemmKernel& kernel = kernel_for("int8_gemm", header, s.m);
-  check_common("int8_gemm", input, n, scale_w, bias, residual, activation, out_dtype, 6);
+  checks::epilogue("int8_gemm", input, n, scale_w, bias, residual, activation, out_dtype, 6);
   checks::rows("int8_gemm", "scale_a", scale_a, ScalarType::Float, "torch.float32", s.m);
   checks::rows("int8_gemm", "zero_point_a", zero_point_a, ScalarType::Int, "torch.int32", s.m);
   checks::output(
@@ -107,7 +107,8 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   if (s.m == 0 || s.n == 0) return out;
   const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
   const OptionalTensor row_scale = dense(scale_a), row_zero = dense(zero_point_a);
-  Epilogue e = epilogue_of(packed, operands, activation, out_dtype, out);
+  Epilogue e = epilogue_of(operands, activation, out_dtype, out);
+  e.w_sum = packed_sums(packed.const_data_ptr());
   e.scale_a = pointer<float>(row_scale);
   e.scale_a_stride = scale_a.has_value() && scale_a->numel() > 1;
   e.zero_a = pointer<int32_t>(row_zero);

@@ -31,10 +31,11 @@ Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scal
   const Tensor x = dense(input);
   const int64_t n = scale_w.size(0), k = x.size(x.dim() - 1), m = checks::rows_of(x);
   const Int8GemmKernel& kernel = kernel_for(op, checks::packed(op, packed, n, k), m);
-  check_common(op, x, n, scale_w, bias, residual, activation, out_dtype, 3);
+  checks::epilogue(op, x, n, scale_w, bias, residual, activation, out_dtype, 3);
   const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
   const Tensor out = output_like(x, n, out_dtype);
-  const Epilogue e = epilogue_of(packed, operands, activation, out_dtype, out);
+  Epilogue e = epilogue_of(operands, activation, out_dtype, out);
+  e.w_sum = packed_sums(packed.const_data_ptr());
   Operand weight = {packed.const_data_ptr(), n, 0, e};
   multiply_rows(kernel, x.const_data_ptr(), type, m, k, &weight, 1);
   return out;

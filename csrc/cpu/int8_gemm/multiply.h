@@ -1,9 +1,8 @@
 // A product on torch's threads: bring rows of a into the kernel's form, multiply part by part. Only
 // driver.cpp includes this.
 #pragma once
-#include <torch/csrc/stable/ops.h>
-
 #include "cpu/common/buffer.h"
+#include "cpu/common/driver.h"
 #include "cpu/int8_gemm/pack.h"
 #include "cpu/int8_gemm/partition.h"
 
@@ -11,15 +10,8 @@ namespace pyops::cpu {
 
 // Rows of a in a kernel's form stay in L2 while every panel of w passes by.
 constexpr int64_t kChunkBytes = 512 * 1024;
-// Below these a second thread costs more than it saves.
+// Below so many products a second thread costs more than it saves.
 constexpr int64_t kSerialProducts = 1 << 20;
-constexpr int64_t kSerialCodes = 1 << 14;
-
-template <class F>
-void parallel_range(int64_t count, int64_t grain, const F& f) {
-  if (count <= grain || count == 1) return f(0, count);  // not worth a call into libtorch
-  torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
-}
 
 inline int64_t threads_for(const Shape& s) {
   return s.m * s.n * s.k < kSerialProducts ? 1 : torch::stable::get_num_threads();

@@ -1,20 +1,9 @@
-// What the int8 ops share on their way from tensors to a product: the kernel for a packed weight,
-// contiguous operands, outputs, epilogues. Only drivers include this.
+// The kernel for a packed int8 weight. Only drivers include this.
 #pragma once
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
-#include <vector>
-
 #include "checks/int8_gemm.h"
-#include "cpu/common/new_tensor.h"
 #include "cpu/int8_gemm/multiply.h"
 
 namespace pyops::cpu {
-
-using checks::OptionalTensor;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 inline const Int8GemmKernel& active_kernel() { return best<Int8GemmKernel>(int8_gemm_kernels); }
 
@@ -37,58 +26,6 @@ inline const Int8GemmKernel& kernel_for(const char* op, const PackedHeader& head
     if (usable && same_layout(header, row) && m >= row.min_m) return row;
   }
   return active;
-}
-
-template <class T>
-const T* pointer(const OptionalTensor& t) {
-  return t.has_value() ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
-}
-
-inline Tensor dense(const Tensor& t) {
-  return t.is_contiguous() ? t : torch::stable::contiguous(t);
-}
-inline OptionalTensor dense(const OptionalTensor& t) { return t.has_value() ? dense(*t) : t; }
-
-constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
-                                 ScalarType::Char,  ScalarType::Byte,     ScalarType::Int};
-
-inline Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
-  std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
-  sizes.back() = n;
-  return new_tensor(sizes, kTypes[out_dtype]);
-}
-
-// The epilogue's operands, contiguous, and kept alive while it points into them.
-struct Operands {
-  OptionalTensor scale_w, bias, residual;
-};
-
-inline Epilogue epilogue_of(const Tensor& packed, const Operands& operands, int64_t activation,
-                            int64_t out_dtype, const Tensor& out) {
-  Epilogue e = {};
-  e.w_sum = packed_sums(packed.const_data_ptr());
-  e.scale_w = pointer<float>(operands.scale_w);
-  e.bias = pointer<float>(operands.bias);
-  if (operands.residual.has_value()) {
-    e.residual = operands.residual->const_data_ptr();
-    e.residual_type = checks::float_dtype("epilogue", "residual", *operands.residual);
-  }
-  e.activation = static_cast<Activation>(activation);
-  e.out_type = static_cast<Dtype>(out_dtype);
-  e.out = out.mutable_data_ptr();
-  e.ld = out.size(out.dim() - 1);
-  return e;
-}
-
-inline void check_common(const char* op, const Tensor& input, int64_t n,
-                         const OptionalTensor& scale_w, const OptionalTensor& bias,
-                         const OptionalTensor& residual, int64_t activation, int64_t out_dtype,
-                         int64_t out_dtypes) {
-  checks::channels(op, "scale_w", scale_w, n);
-  checks::channels(op, "bias", bias, n);
-  checks::residual(op, residual, input, n);
-  checks::code(op, "activation", activation, 5);
-  checks::code(op, "out_dtype", out_dtype, out_dtypes);
 }
 
 }  // namespace pyops::cpu

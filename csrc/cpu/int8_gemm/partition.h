@@ -1,31 +1,9 @@
-// How a product is cut into parts, one per thread.
+// Which parts of an int8 product the threads take.
 #pragma once
+#include "cpu/common/partition.h"
 #include "cpu/int8_gemm/int8_gemm.h"
 
 namespace pyops::cpu {
-
-struct Shape {
-  int64_t m, n, k;
-};
-
-// What thread i of a tm x tn grid computes: whole units of rows and of columns.
-struct Grid {
-  int64_t tm, tn, row_unit, col_unit, row_units, col_units;
-
-  static int64_t cut(int64_t units, int64_t parts, int64_t i) { return units * i / parts; }
-  int64_t row(int64_t i, int64_t m) const {
-    return min64(m, cut(row_units, tm, i / tn) * row_unit);
-  }
-  int64_t row_end(int64_t i, int64_t m) const {
-    return min64(m, cut(row_units, tm, i / tn + 1) * row_unit);
-  }
-  int64_t col(int64_t i, int64_t n) const {
-    return min64(n, cut(col_units, tn, i % tn) * col_unit);
-  }
-  int64_t col_end(int64_t i, int64_t n) const {
-    return min64(n, cut(col_units, tn, i % tn + 1) * col_unit);
-  }
-};
 
 // What a thread waits for beside its products, in rows of K bytes: its share of w, and, where it
 // shares rows of a with other threads, those rows, twice over: they come out of another core's
@@ -54,20 +32,6 @@ inline Grid split(const Int8GemmKernel& kernel, const Shape& s, int64_t threads)
     grid.tn = tn;
   }
   return grid;
-}
-
-// Lets row 0 of the epilogue be what was row `rows`.
-inline void advance_rows(Epilogue* e, int64_t rows) {
-  e->out = static_cast<char*>(e->out) + rows * e->ld * dtype_bytes(e->out_type);
-  if (e->residual) {
-    e->residual =
-        static_cast<const char*>(e->residual) + rows * e->ld * dtype_bytes(e->residual_type);
-  }
-  if (e->gate) {
-    e->gate = static_cast<const char*>(e->gate) + rows * e->ld * dtype_bytes(e->gate_type);
-  }
-  if (e->scale_a) e->scale_a += rows * e->scale_a_stride;
-  if (e->zero_a) e->zero_a += rows * e->zero_a_stride;
 }
 
 }  // namespace pyops::cpu

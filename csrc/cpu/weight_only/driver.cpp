@@ -1,10 +1,11 @@
 // The weight-only ops: check, choose a kernel, widen rows to float32, split the product over
 // threads.
 #include <tuple>
-#include <vector>
 
 #include "checks/weight_only.h"
-#include "cpu/int8_gemm/operands.h"
+#include "cpu/common/buffer.h"
+#include "cpu/common/driver.h"
+#include "cpu/common/partition.h"
 
 namespace pyops::cpu {
 namespace {
@@ -172,7 +173,7 @@ Tensor weight_linear(const char* op, const Tensor& input, const Tensor& packed, 
                      const OptionalTensor& scale_w, const OptionalTensor& bias,
                      const OptionalTensor& residual, int64_t activation, int64_t out_dtype) {
   const Dtype type = checks::float_dtype(op, "x", input);
-  check_common(op, input, n, scale_w, bias, residual, activation, out_dtype, 3);
+  checks::epilogue(op, input, n, scale_w, bias, residual, activation, out_dtype, 3);
   const WeightHeader& h = weight_header(packed.const_data_ptr());
   const WeightKernel& kernel = active_weight_kernel();
   checks::weight_layout(op, h, kernel);
@@ -181,7 +182,7 @@ Tensor weight_linear(const char* op, const Tensor& input, const Tensor& packed, 
   const Tensor out = output_like(x, n, out_dtype);
   if (m == 0 || n == 0) return out;
   const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
-  const Epilogue all_rows = epilogue_of(packed, operands, activation, out_dtype, out);
+  const Epilogue all_rows = epilogue_of(operands, activation, out_dtype, out);
   const int64_t chunk = max64(2 * kWeightRows, kFloatBytes / (4 * (h.k + 1)));
   for (int64_t row = 0; row < m; row += chunk) {
     Epilogue epilogue = all_rows;

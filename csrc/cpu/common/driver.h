@@ -1,0 +1,68 @@
+// What the drivers of linear ops share on their way from tensors to a product: contiguous operands,
+// outputs, epilogues, loops on torch's threads. Only drivers include this.
+#pragma once
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <vector>
+
+#include "checks/common.h"
+#include "cpu/common/epilogue.h"
+#include "cpu/common/new_tensor.h"
+
+namespace pyops::cpu {
+
+using checks::OptionalTensor;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Below so many codes to convert a second thread costs more than it saves.
+constexpr int64_t kSerialCodes = 1 << 14;
+
+template <class F>
+void parallel_range(int64_t count, int64_t grain, const F& f) {
+  if (count <= grain || count == 1) return f(0, count);  // not worth a call into libtorch
+  torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
+}
+
+template <class T>
+const T* pointer(const OptionalTensor& t) {
+  return t.has_value() ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
+}
+
+inline Tensor dense(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+inline OptionalTensor dense(const OptionalTensor& t) { return t.has_value() ? dense(*t) : t; }
+
+constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
+                                 ScalarType::Char,  ScalarType::Byte,     ScalarType::Int};
+
+inline Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
+  std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
+  sizes.back() = n;
+  return new_tensor(sizes, kTypes[out_dtype]);
+}
+
+// The epilogue's operands, contiguous, and kept alive while it points into them.
+struct Operands {
+  OptionalTensor scale_w, bias, residual;
+};
+
+inline Epilogue epilogue_of(const Operands& operands, int64_t activation, int64_t out_dtype,
+                            const Tensor& out) {
+  Epilogue e = {};
+  e.scale_w = pointer<float>(operands.scale_w);
+  e.bias = pointer<float>(operands.bias);
+  if (operands.residual.has_value()) {
+    e.residual = operands.residual->const_data_ptr();
+    e.residual_type = checks::float_dtype("epilogue", "residual", *operands.residual);
+  }
+  e.activation = static_cast<Activation>(activation);
+  e.out_type = static_cast<Dtype>(out_dtype);
+  e.out = out.mutable_data_ptr();
+  e.ld = out.size(out.dim() - 1);
+  return e;
+}
+
+}  // namespace pyops::cpu
