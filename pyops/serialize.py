@@ -138,8 +138,9 @@ def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
             plan.layers[path] = LayerPlan.of(module, paths[id(module)], record)
             plan.classes[path] = plan.layers[path].before
             packed = module.packed
-            parts = shared.setdefault(id(packed), packed.parts())
-            for name, part in parts.items():
+            if id(packed) not in shared:
+                shared[id(packed)] = packed.parts()
+            for name, part in shared[id(packed)].items():
                 add(key_of(path, name), part, part)
         else:
             plan.classes[path] = type(module).__name__

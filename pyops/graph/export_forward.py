@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from torch.utils import _pytree as pytree
 from .export_nodes import CONSTANT
 from .export_shapes import Sizes
 from .export_watch import Watch
-from .forward import GraphForward, Variant
+from .forward import GraphForward, Variant, signature_of
 from .guards import SIMPLE
 from .regions import Notes
 
@@ -169,7 +168,7 @@ class CapturedForward:
         self.cls = type(owner)
         self.logged: set[str] = set()
         self._scope: SimpleNamespace | None = None
-        self.__signature__ = _signature(owner)
+        self.__signature__ = signature_of(owner, "forward")
 
     @property
     def __code__(self) -> CodeType:  # torch.export asks where a forward was written
@@ -248,13 +247,8 @@ class CapturedForward:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.__signature__ = _signature(self.owner)
+        self.__signature__ = signature_of(self.owner, "forward")
 
 
 # Graphs take the parts as an argument, so copies share them.
 _SHARED = ("graphs", "arguments", "example")
-
-
-def _signature(owner: nn.Module) -> inspect.Signature:
-    signature = inspect.signature(type(owner).forward)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])

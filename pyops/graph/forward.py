@@ -75,7 +75,7 @@ class GraphForward:
         self.owner = owner
         self.method = method
         self.variants = {variant.tensors: variant for variant in variants}
-        signature = _signature(owner, method)
+        signature = signature_of(owner, method)
         parameters = signature.parameters.values()
         self.arguments = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.defaults = {p.name: p.default for p in parameters}
@@ -156,14 +156,15 @@ class GraphForward:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.__signature__ = _signature(self.owner, self.method)
+        self.__signature__ = signature_of(self.owner, self.method)
 
 
 # Variants take the owner as an argument, so copies share them.
 _SHARED = ("variants", "__signature__")
 
 
-def _signature(owner: nn.Module, method: str) -> inspect.Signature:
+def signature_of(owner: nn.Module, method: str) -> inspect.Signature:
+    """Of the class's method, without self."""
     signature = inspect.signature(getattr(type(owner), method))
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 

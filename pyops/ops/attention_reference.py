@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import FLOATS
-
-_FLOAT_NAMES = "torch.float32, torch.bfloat16 or torch.float16"
+from .checks import FLOAT_NAMES, FLOATS, floats
 
 
 def check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> None:
@@ -16,8 +14,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool)
     Raises:
         TypeError, ValueError: with what was given and what was expected.
     """
-    if q.dtype not in FLOATS:
-        raise TypeError(f"attention: q must be {_FLOAT_NAMES}, but is {q.dtype}")
+    floats("attention", "q", q.dtype)
     for name, t in (("q", q), ("k", k), ("v", v)):
         if t.dtype != q.dtype:
             raise TypeError(f"attention: {name} must have the dtype of q, {q.dtype}, not {t.dtype}")
@@ -53,10 +50,7 @@ def _mask(q: Tensor, k: Tensor, mask: Tensor, is_causal: bool) -> None:
     if is_causal:
         raise ValueError("attention: give either mask or is_causal=True, not both")
     if mask.dtype not in (torch.bool, *FLOATS):
-        raise TypeError(
-            "attention: mask must be torch.bool, torch.float32, torch.bfloat16 or torch.float16, "
-            f"but is {mask.dtype}"
-        )
+        raise TypeError(f"attention: mask must be torch.bool, {FLOAT_NAMES}, but is {mask.dtype}")
     if mask.device != q.device:
         raise ValueError(f"attention: mask is on {mask.device}, but q on {q.device}")
     full = [*q.shape[:3], k.shape[2]]

@@ -1,6 +1,6 @@
-"""Argument checks of the int8 ops, shared by the public functions, the references and the fakes.
+"""Argument checks shared by the public functions, the references and the fakes of several ops.
 
-``csrc/checks/int8_gemm.h`` makes the same checks with the same words before a pointer is touched.
+``csrc/checks`` makes the same checks with the same words before a pointer is touched.
 """
 
 import torch
@@ -25,32 +25,40 @@ def no_grad(op: str, *tensors: Tensor | None) -> None:
                 )
 
 
-def quantize_rows(x: Tensor) -> None:
-    floats("quantize_rows", "x", x.dtype)
-    if x.dim() == 0:
-        raise ValueError("quantize_rows: x must have at least 1 dimension, but has 0")
-
-
 def floats(op: str, name: str, dtype: torch.dtype | None) -> None:
     if dtype not in FLOATS:
         raise TypeError(f"{op}: {name} must be {FLOAT_NAMES}, but is {dtype}")
 
 
-def int8_pack(weight: Tensor) -> None:
+def at_least_1d(op: str, name: str, tensor: Tensor) -> None:
+    if tensor.dim() == 0:
+        raise ValueError(f"{op}: {name} must have at least 1 dimension, but has 0")
+
+
+def float_rows(op: str, name: str, x: Tensor) -> None:
+    floats(op, name, x.dtype)
+    at_least_1d(op, name, x)
+
+
+def int8_weight(op: str, weight: Tensor) -> None:
     if weight.dtype != torch.int8:
-        raise TypeError(f"int8_pack: weight must be torch.int8, but is {weight.dtype}")
+        raise TypeError(f"{op}: weight must be torch.int8, but is {weight.dtype}")
     if weight.dim() != 2:
-        raise ValueError(f"int8_pack: weight must be 2-D [N, K], but is {weight.dim()}-D")
+        raise ValueError(f"{op}: weight must be 2-D [N, K], but is {weight.dim()}-D")
+
+
+def int8_pack(weight: Tensor) -> None:
+    int8_weight("int8_pack", weight)
     if weight.shape[1] > MAX_K:
         raise ValueError(
             f"int8_pack: K is {weight.shape[1]}, but at most {MAX_K} is exact in int32"
         )
 
 
-def packed(op: str, tensor: Tensor) -> None:
+def packed(op: str, tensor: Tensor, pack: str = "int8_pack") -> None:
     if tensor.dtype != torch.uint8 or tensor.dim() != 1:
         raise TypeError(
-            f"{op}: packed must be the 1-D torch.uint8 tensor that int8_pack returns, "
+            f"{op}: packed must be the 1-D torch.uint8 tensor that {pack} returns, "
             f"but is {tensor.dim()}-D {tensor.dtype}"
         )
 
@@ -88,8 +96,7 @@ def _rows(op: str, name: str, tensor: Tensor | None, dtype: torch.dtype, lead: t
 def residual_shape(op: str, residual: Tensor | None, lead: torch.Size, n: int) -> None:
     if residual is None:
         return
-    if residual.dtype not in FLOATS:
-        raise TypeError(f"{op}: residual must be {FLOAT_NAMES}, but is {residual.dtype}")
+    floats(op, "residual", residual.dtype)
     if residual.shape != (*lead, n):
         raise ValueError(f"{op}: residual must be {[*lead, n]}, but is {list(residual.shape)}")
 
@@ -107,19 +114,17 @@ def int8_gemm(
 ) -> None:
     if a.dtype not in (torch.int8, torch.uint8):
         raise TypeError(f"int8_gemm: a must be torch.int8 or torch.uint8, but is {a.dtype}")
-    if a.dim() == 0:
-        raise ValueError("int8_gemm: a must have at least 1 dimension, but has 0")
+    at_least_1d("int8_gemm", "a", a)
     packed("int8_gemm", packed_weight)
-    if n < 0:
-        raise ValueError(f"int8_gemm: n must be at least 0, but is {n}")
+    channel_count("int8_gemm", n)
     lead = a.shape[:-1]
     _rows("int8_gemm", "scale_a", scale_a, torch.float32, lead)
     _rows("int8_gemm", "zero_point_a", zero_point_a, torch.int32, lead)
     channels("int8_gemm", "scale_w", scale_w, n)
     channels("int8_gemm", "bias", bias, n)
     residual_shape("int8_gemm", residual, lead, n)
-    floats = (scale_a, scale_w, bias, residual)
-    if out_dtype == torch.int32 and any(t is not None for t in floats):
+    operands = (scale_a, scale_w, bias, residual)
+    if out_dtype == torch.int32 and any(t is not None for t in operands):
         raise ValueError("int8_gemm: out_dtype torch.int32 takes no scale, bias or residual")
 
 
@@ -192,23 +197,39 @@ def finite_scale(scale_a: Tensor | None, out_dtype: torch.dtype) -> None:
         )
 
 
-def int8_linear(
+def channel_count(op: str, n: int) -> None:
+    if n < 0:
+        raise ValueError(f"{op}: n must be at least 0, but is {n}")
+
+
+def scales(op: str, scale_w: Tensor) -> int:
+    """The number of output channels."""
+    if scale_w.dim() != 1:
+        raise ValueError(f"{op}: scale_w must be 1-D [N], but is {scale_w.dim()}-D")
+    return scale_w.shape[0]
+
+
+def linear(
+    op: str,
     x: Tensor,
     packed_weight: Tensor,
-    scale_w: Tensor,
+    scale_w: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
     out_dtype: torch.dtype,
-    op: str = "int8_linear",
-) -> None:
-    floats(op, "x", x.dtype)
-    if x.dim() == 0:
-        raise ValueError(f"{op}: x must have at least 1 dimension, but has 0")
+    *,
+    pack: str = "int8_pack",
+    n: int | None = None,
+) -> int:
+    """The number of output channels: ``n``, or where that is None as many as ``scale_w`` has."""
+    float_rows(op, "x", x)
     floats(op, "out_dtype", out_dtype)
-    packed(op, packed_weight)
-    n = scale_w.shape[0] if scale_w.dim() == 1 else -1
-    if n < 0:
-        raise ValueError(f"{op}: scale_w must be 1-D [N], but is {scale_w.dim()}-D")
+    packed(op, packed_weight, pack)
+    if n is None:
+        assert scale_w is not None
+        n = scales(op, scale_w)
+    channel_count(op, n)
     channels(op, "scale_w", scale_w, n)
     channels(op, "bias", bias, n)
     residual_shape(op, residual, x.shape[:-1], n)
+    return n

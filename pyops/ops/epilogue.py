@@ -157,6 +157,17 @@ def requantize(v: Tensor, dtype: torch.dtype, scale: float, zero_point: int) -> 
     return (torch.round(t).to(torch.int32) + zero_point).to(dtype)
 
 
+def finish_float(
+    v: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+) -> Tensor:
+    """Bias, residual and activation of float32 ``v [..., N]``."""
+    if bias is not None:
+        v = v + bias
+    if residual is not None:
+        v = v + residual.to(torch.float32)
+    return activate(v, activation)
+
+
 def finish(
     acc: Tensor,
     column_sum: Tensor,
@@ -181,11 +192,7 @@ def finish(
         v = v * scale_a.reshape(-1, 1)
     if scale_w is not None:
         v = v * scale_w
-    if bias is not None:
-        v = v + bias
-    if residual is not None:
-        v = v + residual.to(torch.float32)
-    v = activate(v, activation)
+    v = finish_float(v, bias, residual, activation)
     if out_dtype in (torch.int8, torch.uint8):
         return requantize(v, out_dtype, out_scale, out_zero_point)
     return v.to(out_dtype)

@@ -45,7 +45,7 @@ def quantize_rows(
         TypeError: ``x`` or ``dtype`` is of another type.
         ValueError: ``x`` has no dimension, or requires grad.
     """
-    checks.quantize_rows(x)
+    checks.float_rows("quantize_rows", "x", x)
     checks.no_grad("quantize_rows", x)
     if dtype not in (torch.int8, torch.uint8):
         raise TypeError(f"quantize_rows: dtype must be torch.int8 or torch.uint8, but is {dtype}")

@@ -55,6 +55,6 @@ def int8_linear(
         return out
     except (KeyError, RuntimeError) as error:
         refused = error
-    checks.int8_linear(x, packed, scale_w, bias, residual, dtype)
+    checks.linear("int8_linear", x, packed, scale_w, bias, residual, dtype)
     checks.activations("int8_linear", activation)
     raise refused

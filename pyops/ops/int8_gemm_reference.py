@@ -12,7 +12,7 @@ _FLOAT32_MIN = torch.finfo(torch.float32).tiny
 def quantize_rows_reference(
     x: Tensor, symmetric: bool, signed: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    checks.quantize_rows(x)
+    checks.float_rows("quantize_rows", "x", x)
     v = x.to(torch.float32).contiguous()
     if v.shape[-1] == 0:
         low = high = v.new_zeros(v.shape[:-1])
@@ -36,7 +36,7 @@ def quantize_rows_reference(
 
 
 def quantize_rows_fake(x: Tensor, symmetric: bool, signed: bool) -> tuple[Tensor, Tensor, Tensor]:
-    checks.quantize_rows(x)
+    checks.float_rows("quantize_rows", "x", x)
     q = x.new_empty(x.shape, dtype=torch.int8 if signed else torch.uint8)
     rows = x.shape[:-1]
     return q, x.new_empty(rows, dtype=torch.float32), x.new_empty(rows, dtype=torch.int32)
@@ -49,9 +49,13 @@ def int8_pack_reference(weight: Tensor) -> Tensor:
 
 def int8_pack_fake(weight: Tensor) -> Tensor:
     checks.int8_pack(weight)
-    # The length depends on the layout, so on the kernel that runs: unknown while tracing.
+    return packed_of_unknown_size(weight)
+
+
+def packed_of_unknown_size(like: Tensor) -> Tensor:
+    """For fakes: the length depends on the layout, so on the kernel that runs."""
     size = torch.library.get_ctx().new_dynamic_size(min=packing.HEADER_BYTES)
-    return weight.new_empty((size,), dtype=torch.uint8)
+    return like.new_empty((size,), dtype=torch.uint8)
 
 
 def int8_unpack_reference(packed: Tensor, n: int, k: int) -> Tensor:
@@ -151,7 +155,7 @@ def int8_linear_reference(
     out_dtype: int,
 ) -> Tensor:
     checks.codes("int8_linear", activation, out_dtype, 3)
-    checks.int8_linear(x, packed, scale_w, bias, residual, OUT_DTYPES[out_dtype])
+    checks.linear("int8_linear", x, packed, scale_w, bias, residual, OUT_DTYPES[out_dtype])
     q, scale, _ = quantize_rows_reference(x, True, True)
     n = scale_w.shape[0]
     return int8_gemm_reference(
@@ -170,5 +174,5 @@ def int8_linear_fake(
 ) -> Tensor:
     checks.codes("int8_linear", activation, out_dtype, 3)
     dtype = OUT_DTYPES[out_dtype]
-    checks.int8_linear(x, packed, scale_w, bias, residual, dtype)
+    checks.linear("int8_linear", x, packed, scale_w, bias, residual, dtype)
     return x.new_empty((*x.shape[:-1], scale_w.shape[0]), dtype=dtype)

@@ -72,9 +72,7 @@ def _check_inputs(inputs: Sequence[Tensor]) -> None:
     if not inputs:
         raise ValueError(f"{OP}: inputs must hold at least 1 tensor, but is empty")
     for i, x in enumerate(inputs):
-        checks.floats(OP, "inputs", x.dtype)
-        if x.dim() == 0:
-            raise ValueError(f"{OP}: inputs must have at least 1 dimension, but has 0")
+        checks.float_rows(OP, "inputs", x)
         if x.shape[:-1] != inputs[0].shape[:-1]:
             raise ValueError(
                 f"{OP}: inputs[{i}] must have the leading dimensions of inputs[0], "
@@ -125,8 +123,7 @@ def _check_step(step: _Step, x: Tensor) -> int:
         packed, scale_w, bias = step.tensors
         assert packed is not None
         assert scale_w is not None
-        checks.int8_linear(x, packed, scale_w, bias, None, x.dtype, OP)
-        return scale_w.shape[0]
+        return checks.linear(OP, x, packed, scale_w, bias, None, x.dtype)
     for name, tensor in zip(("weight", "bias"), step.tensors, strict=True):
         if tensor is not None:
             checks.floats(OP, name, tensor.dtype)

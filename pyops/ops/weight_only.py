@@ -5,14 +5,13 @@ eighth of float32. Activations are never quantized; sums are float32. ``weight_o
 the packing and the int4 quantizer.
 
 As in ``int8_gemm_linear.py`` the kernel checks its arguments anyway, in less time than Python: the
-checks of ``weight_only_checks.py`` run only after it has refused, for their types and words.
+checks of ``checks.py`` run only after it has refused, for their types and words.
 """
 
 import torch
 from torch import Tensor
 
 from . import checks
-from . import weight_only_checks as own
 from . import weight_only_reference as plain
 from .epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE
 
@@ -68,8 +67,7 @@ def int8_weight_linear(
         return out
     except (KeyError, RuntimeError) as error:
         refused = error
-    n = own.scales(op, scale_w)
-    own.linear(op, "int8_weight_pack", x, packed, n, scale_w, bias, residual, dtype)
+    checks.linear(op, x, packed, scale_w, bias, residual, dtype, pack="int8_weight_pack")
     checks.activations(op, activation)
     raise refused
 
@@ -108,6 +106,6 @@ def int4_linear(
         return out
     except (KeyError, RuntimeError) as error:
         refused = error
-    own.linear(op, "int4_pack", x, packed, n, None, bias, residual, dtype)
+    checks.linear(op, x, packed, None, bias, residual, dtype, pack="int4_pack", n=n)
     checks.activations(op, activation)
     raise refused

@@ -40,7 +40,7 @@ def int8_weight_pack(weight: Tensor) -> Tensor:
         TypeError: ``weight`` is not int8.
         ValueError: not 2-D.
     """
-    own.int8_weight_pack(weight)
+    checks.int8_weight("int8_weight_pack", weight)
     out: Tensor = torch.ops.pyops.int8_weight_pack.default(weight)
     return out
 
@@ -52,7 +52,7 @@ def int8_weight_unpack(packed: Tensor, n: int, k: int) -> Tensor:
         TypeError: ``packed`` is not a 1-D uint8 tensor.
         RuntimeError, ValueError: not such a packed weight, or of another shape.
     """
-    own.packed("int8_weight_unpack", "int8_weight_pack", packed)
+    checks.packed("int8_weight_unpack", packed, "int8_weight_pack")
     out: Tensor = torch.ops.pyops.int8_weight_unpack.default(packed, n, k)
     return out
 
@@ -90,7 +90,7 @@ def int4_unpack(
         RuntimeError, ValueError: not such a packed weight, or of another shape or format.
     """
     own.group_size("int4_unpack", group_size)
-    own.packed("int4_unpack", "int4_pack", packed)
+    checks.packed("int4_unpack", packed, "int4_pack")
     codes, scale, zero = torch.ops.pyops.int4_unpack.default(packed, n, k, group_size, zeros)
     return codes, scale, zero if zeros else None
 

@@ -11,28 +11,29 @@ from torch import Tensor
 from . import checks
 from . import weight_only_checks as own
 from . import weight_only_packing as packing
-from .epilogue import ACTIVATIONS, OUT_DTYPES, activate
+from .epilogue import ACTIVATIONS, OUT_DTYPES, finish_float
+from .int8_gemm_reference import packed_of_unknown_size
 
 
 def int8_weight_pack_reference(weight: Tensor) -> Tensor:
-    own.int8_weight_pack(weight)
+    checks.int8_weight("int8_weight_pack", weight)
     return packing.pack_plain_int8(weight)
 
 
 def int8_weight_pack_fake(weight: Tensor) -> Tensor:
-    own.int8_weight_pack(weight)
-    return _packed_of_unknown_size(weight)
+    checks.int8_weight("int8_weight_pack", weight)
+    return packed_of_unknown_size(weight)
 
 
 def int8_weight_unpack_reference(packed: Tensor, n: int, k: int) -> Tensor:
-    own.packed("int8_weight_unpack", "int8_weight_pack", packed)
+    checks.packed("int8_weight_unpack", packed, "int8_weight_pack")
     weight = packing.unpack_plain_int8(packed)
     checks.weight_shape("int8_weight_unpack", weight.shape, n, k)
     return weight
 
 
 def int8_weight_unpack_fake(packed: Tensor, n: int, k: int) -> Tensor:
-    own.packed("int8_weight_unpack", "int8_weight_pack", packed)
+    checks.packed("int8_weight_unpack", packed, "int8_weight_pack")
     return packed.new_empty((n, k), dtype=torch.int8)
 
 
@@ -46,14 +47,14 @@ def int4_pack_reference(
 
 def int4_pack_fake(codes: Tensor, scale: Tensor, zero: Tensor | None, group_size: int) -> Tensor:
     own.int4_pack(codes, scale, zero, group_size)
-    return _packed_of_unknown_size(codes)
+    return packed_of_unknown_size(codes)
 
 
 def int4_unpack_reference(
     packed: Tensor, n: int, k: int, group_size: int, zeros: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     own.group_size("int4_unpack", group_size)
-    own.packed("int4_unpack", "int4_pack", packed)
+    checks.packed("int4_unpack", packed, "int4_pack")
     header, codes, scale, zero = packing.unpack_plain_int4(packed)
     checks.weight_shape("int4_unpack", codes.shape, n, k)
     if (header.group, header.zeros) != (group_size, zeros):
@@ -69,7 +70,7 @@ def int4_unpack_fake(
     packed: Tensor, n: int, k: int, group_size: int, zeros: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     own.group_size("int4_unpack", group_size)
-    own.packed("int4_unpack", "int4_pack", packed)
+    checks.packed("int4_unpack", packed, "int4_pack")
     groups = packing.group_count(k, group_size)
     return (
         packed.new_empty((n, k), dtype=torch.uint8 if zeros else torch.int8),
@@ -101,7 +102,7 @@ def int8_weight_linear_reference(
     op, n = "int8_weight_linear", scale_w.shape[0]
     checks.weight_shape(op, weight.shape, n, x.shape[-1])
     sums = _product(x, weight.to(torch.float32)) * scale_w
-    return _finish(sums, bias, residual, activation, out_dtype)
+    return finish_float(sums, bias, residual, ACTIVATIONS[activation]).to(OUT_DTYPES[out_dtype])
 
 
 def int8_weight_linear_fake(
@@ -115,8 +116,8 @@ def int8_weight_linear_fake(
 ) -> Tensor:
     op = "int8_weight_linear"
     checks.codes(op, activation, out_dtype, 3)
-    dtype, n = OUT_DTYPES[out_dtype], own.scales(op, scale_w)
-    own.linear(op, "int8_weight_pack", x, packed, n, scale_w, bias, residual, dtype)
+    dtype = OUT_DTYPES[out_dtype]
+    n = checks.linear(op, x, packed, scale_w, bias, residual, dtype, pack="int8_weight_pack")
     return x.new_empty((*x.shape[:-1], n), dtype=dtype)
 
 
@@ -133,7 +134,8 @@ def int4_linear_reference(
     header, codes, scale, zero = packing.unpack_plain_int4(packed)
     checks.weight_shape("int4_linear", codes.shape, n, x.shape[-1])
     weight = dequantize_int4(codes, scale, zero, header.group)
-    return _finish(_product(x, weight), bias, residual, activation, out_dtype)
+    out = finish_float(_product(x, weight), bias, residual, ACTIVATIONS[activation])
+    return out.to(OUT_DTYPES[out_dtype])
 
 
 def int4_linear_fake(
@@ -145,28 +147,13 @@ def int4_linear_fake(
     activation: int,
     out_dtype: int,
 ) -> Tensor:
-    checks.codes("int4_linear", activation, out_dtype, 3)
+    op = "int4_linear"
+    checks.codes(op, activation, out_dtype, 3)
     dtype = OUT_DTYPES[out_dtype]
-    own.linear("int4_linear", "int4_pack", x, packed, n, None, bias, residual, dtype)
+    checks.linear(op, x, packed, None, bias, residual, dtype, pack="int4_pack", n=n)
     return x.new_empty((*x.shape[:-1], n), dtype=dtype)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):  # it would round the product to bfloat16
         return x.to(torch.float32) @ weight.t()
-
-
-def _finish(
-    v: Tensor, bias: Tensor | None, residual: Tensor | None, activation: int, out_dtype: int
-) -> Tensor:
-    if bias is not None:
-        v = v + bias
-    if residual is not None:
-        v = v + residual.to(torch.float32)
-    return activate(v, ACTIVATIONS[activation]).to(OUT_DTYPES[out_dtype])
-
-
-def _packed_of_unknown_size(like: Tensor) -> Tensor:
-    # The length depends on the layout, so on the kernel that runs: unknown while tracing.
-    size = torch.library.get_ctx().new_dynamic_size(min=packing.HEADER_BYTES)
-    return like.new_empty((size,), dtype=torch.uint8)

@@ -53,7 +53,13 @@ WEIGHT_ONLY = (
 )
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(r"::attention::|::(int4_tile|int8_tile|float_tile)<")
-ISA_NAMESPACE = r"pyops::cpu::(avx2|avx2wide|avxvnni|evexvnni|avx512|avx512vnni|avx512bf16|amx)::"
+_KERNELS = {
+    row.name
+    for op in backends.ops()
+    for row in backends.implementations(op)
+    if row.isa != "generic"
+}
+ISA_NAMESPACE = rf"pyops::cpu::({'|'.join(sorted(_KERNELS))})::"
 
 
 @pytest.mark.parametrize("expected", INT8_GEMM, ids=lambda e: e.kernel)
