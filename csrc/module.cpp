@@ -52,18 +52,34 @@ std::vector<std::string> kernel_tables() {
   return names;
 }
 
-using Row = std::tuple<std::string, std::string, std::string, bool, bool>;
+std::string layout_of(const KernelRow& row) {
+  return "n" + std::to_string(row.nr) + "k" + std::to_string(row.kr) + (row.cut ? "cut" : "");
+}
+
+using Row = std::tuple<std::string, std::string, std::string, bool, bool, int>;
 
 std::vector<Row> kernels(const std::string& op) {
   const KernelTable& table = table_of(op);
   std::vector<Row> rows;
   for (int i = 0; i < table.count(); ++i) {
     const KernelRow& row = table.row(i);
-    std::string layout = "n" + std::to_string(row.nr) + "k" + std::to_string(row.kr);
-    if (row.cut) layout += "cut";
-    rows.emplace_back(row.name, isa_name(row.isa), layout, table.available(i), row.test_only);
+    rows.emplace_back(row.name, isa_name(row.isa), layout_of(row), table.available(i),
+                      row.test_only, row.min_rows);
   }
   return rows;
+}
+
+// What runs on a weight packed in `layout` and so many rows; the best where none is packed so.
+std::string active_kernel(const std::string& op, const std::string& layout, int64_t rows) {
+  const KernelTable& table = table_of(op);
+  const KernelRow& best = table.best();
+  for (int i = 0; i < table.count(); ++i) {
+    const KernelRow& row = table.row(i);
+    if (layout_of(row) != layout) continue;
+    const KernelRow* taking = table.taking(best, row.nr, row.kr, row.cut, rows);
+    return taking ? taking->name : best.name;
+  }
+  return best.name;
 }
 
 std::string forced_kernel(const std::string& op) {
@@ -111,8 +127,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_isa_cap", &set_isa_cap);
   m.def("kernel_tables", &kernel_tables);
   m.def("kernels", &kernels);
-  m.def("active_kernel",
-        [](const std::string& op) { return std::string(table_of(op).best().name); });
+  m.def("active_kernel", &active_kernel);
   m.def("forced_kernel", &forced_kernel);
   m.def("force_kernel", &force_kernel);
   m.def("threads_seen", &threads_seen);

@@ -11,12 +11,15 @@ from pathlib import Path
 from . import isa
 from .isa import _C as _C
 
+MANY_ROWS = 1 << 30
+
 
 @dataclass(frozen=True)
 class Implementation:
     """One row of ``csrc/cpu/<op>/kernels.inc``.
 
     ``available``: this CPU can run it. ``test_only``: never chosen, reached by ``force`` alone.
+    ``min_rows``: with fewer rows of input the next kernel of the same layout runs.
     """
 
     name: str
@@ -24,6 +27,7 @@ class Implementation:
     layout: str
     available: bool
     test_only: bool
+    min_rows: int = 1
 
 
 def _recorded() -> dict[str, str]:
@@ -76,19 +80,17 @@ def implementations(op: str) -> tuple[Implementation, ...]:
     return tuple(Implementation(*row) for row in _C.kernels(op))
 
 
-def kernel(op: str, layout: str | None = None) -> str:
+def kernel(op: str, layout: str = "", rows: int = MANY_ROWS) -> str:
     """The implementation of ``op`` that runs now; ``"reference"`` without a compiled module.
 
     ``layout``: that of a packed weight. A kernel of a "cut" layout leaves weights that it cannot
-    take to the next row, which packs them in its own.
+    take to the next row, which packs them in its own. ``rows``: of the input, of which some
+    kernels want a least number; below it the next kernel of the same layout runs.
     """
     if _C is None:
         return "reference"
-    name: str = _C.active_kernel(op)
-    rows = implementations(op)
-    at = next(i for i, row in enumerate(rows) if row.name == name)
-    passed_on = rows[at].layout.endswith("cut") and layout == rows[at + 1].layout
-    return rows[at + passed_on].name
+    name: str = _C.active_kernel(op, layout, rows)
+    return name
 
 
 def layout(op: str) -> str:

@@ -131,4 +131,21 @@ const KernelRow& KernelTable::best() const {
   return row(i);  // the last row is generic, which is always allowed
 }
 
+const KernelRow* KernelTable::taking(const KernelRow& active, int nr, int kr, bool cut,
+                                     int64_t rows) const {
+  const auto same = [=](const KernelRow& row) {
+    return row.nr == nr && row.kr == kr && row.cut == cut;
+  };
+  int at = 0;
+  while (&row(at) != &active) ++at;
+  if (active.cut && same(row(at + 1))) return &row(at + 1);
+  if (!same(active)) return nullptr;
+  if (rows >= active.min_rows || forced()) return &active;
+  for (int i = 0; i < count_; ++i) {
+    const bool usable = !row(i).test_only && (isa_allowed() & bit(row(i).isa));
+    if (usable && same(row(i)) && rows >= row(i).min_rows) return &row(i);
+  }
+  return &active;
+}
+
 }  // namespace pyops::cpu

@@ -32,9 +32,10 @@ void set_isa_cap(Isa cap);
 struct KernelRow {
   const char* name;
   Isa isa;
-  bool test_only;  // reached by force() alone
-  int nr, kr;      // packed layout: columns of a panel, and depth of its innermost group
-  bool cut;        // packed layout: large weights are cut; the next row takes them whole
+  bool test_only;    // reached by force() alone
+  int nr, kr;        // packed layout: columns of a panel, and depth of its innermost group
+  bool cut;          // packed layout: large weights are cut; the next row takes them whole
+  int min_rows = 1;  // below it another kernel of the same layout is faster
 };
 
 // A table of kernels; tables chain themselves so that nothing else needs to list them.
@@ -56,6 +57,10 @@ class KernelTable {
   }
   bool available(int i) const { return (isa_detected() & bit(row(i).isa)) != 0; }
   const KernelRow& best() const;
+  // What runs on a weight of this layout and `rows` rows while `active` is the best: that, or with
+  // few rows the next of its layout; for weights that it cannot cut the row behind it. Null: the
+  // weight has to be packed again.
+  const KernelRow* taking(const KernelRow& active, int nr, int kr, bool cut, int64_t rows) const;
 
   // Null: no row is forced. The caller makes sure that the CPU can run a row that it forces.
   const KernelRow* forced() const { return forced_.load(std::memory_order_relaxed); }

@@ -24,7 +24,7 @@ from .export_example import encode
 from .export_forward import Arguments, Captured, CapturedForward, Leaf, Tree, same
 from .export_nodes import CONSTANT, normal_form, path_of
 from .export_shapes import sizes_of
-from .export_simplify import convert_masks_once, recognise_rms_norms
+from .export_simplify import convert_masks_once
 from .export_watch import Reads, Watch, recording
 from .forward import Variant
 from .guards import SIMPLE, runs_own_forward
@@ -169,7 +169,6 @@ class _Capture:
         graph = normal_form(program, paths, "model.", self.constants)
         results = next(iter(reversed(graph.nodes))).args[0]
         self.arguments.returned |= any(node.op == "placeholder" for node in results)
-        recognise_rms_norms(graph)
         convert_masks_once(graph)
         notes = self._rewrite(graph)
         names = tuple(node.name for node in graph.nodes if node.op == "placeholder")
@@ -219,6 +218,7 @@ class _Capture:
         for target in targets:
             self.parts[target] = self.model.get_submodule(path_of(target))
         owner = nn.Module()
+        owner.add_module(CONSTANT, nn.Module())  # literals are no parameters
         for target in targets:
             owner.add_module(target, self.parts[target])
         notes, guards = rewrite(graph, owner)

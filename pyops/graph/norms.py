@@ -135,6 +135,8 @@ def _back_to(node: fx.Node, inner: Any, x: fx.Node) -> bool:
     to = argument(node, 1, "dtype", argument(node, 1, "other", None))
     if _name(node) == "type_as":
         return to is x
+    if isinstance(to, torch.dtype):  # of a model that was exported, where types are known
+        return "val" in x.meta and x.meta["val"].dtype == to
     return _name(node) == "to" and _name(to) == "getattr" and to.args == (x, "dtype")
 
 

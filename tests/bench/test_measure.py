@@ -137,34 +137,34 @@ def test_a_disturbed_case_is_timed_again(load: Any, monkeypatch: pytest.MonkeyPa
     assert module.quietest({}, module.Schedule(0.01), False)[1] == 0.7
 
 
-def test_the_kernel_that_ran_is_named(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = load("kernels")
-    rows = (
-        SimpleNamespace(name="tiles", layout="x", available=True, test_only=False),
-        SimpleNamespace(name="for_tests", layout="x", available=True, test_only=True),
-        SimpleNamespace(name="absent", layout="x", available=False, test_only=False),
-        SimpleNamespace(name="other", layout="y", available=True, test_only=False),
-        SimpleNamespace(name="vectors", layout="x", available=True, test_only=False),
-    )
-    monkeypatch.setattr(kernels.backends, "compiled", lambda: True)
-    monkeypatch.setattr(kernels.backends, "implementations", lambda op: rows)
-    monkeypatch.setattr(kernels.backends, "kernel", lambda op, layout=None: "tiles")
-    monkeypatch.setattr(kernels, "read_header", lambda packed: SimpleNamespace(layout="x"))
-    monkeypatch.setattr(kernels, "least_rows", lambda op: {"tiles": 8})
-    weight = torch.zeros(4, 4, dtype=torch.int8)
-    assert [kernels.ran("int8_gemm", weight, m) for m in (1, 7, 8, 100)] == [
-        "vectors",
-        "vectors",
-        "tiles",
-        "tiles",
-    ]
+def next_with_few_rows(name: str, m: int) -> str:
+    """The kernel of ``name``'s layout that wants no more than ``m`` rows, by the table alone."""
+    table = backends.implementations("int8_gemm")
+    chosen = next(row for row in table if row.name == name)
+    usable = [r for r in table if r.layout == chosen.layout and r.available and not r.test_only]
+    later = usable[usable.index(chosen) :]
+    return next((row.name for row in later if m >= row.min_rows), name)
 
 
-def test_least_rows_are_read_from_the_table_of_kernels(load: Any) -> None:
-    least = load("kernels").least_rows("int8_gemm")
-    assert {row.name for row in backends.implementations("int8_gemm")} <= set(least)
+@pytest.mark.parametrize("level", isa.available())
+def test_the_kernel_that_ran_is_named(load: Any, level: str) -> None:
+    ran = load("kernels").ran
+    weight = torch.zeros(256, 256, dtype=torch.int8)
+    with isa.force(level):
+        active = backends.kernel("int8_gemm")
+        rows = (1, 7, 8, 100)
+        named = [ran("int8_gemm", weight, m) for m in rows]
+        assert named == [next_with_few_rows(active, m) for m in rows]
+        if level == "amx":
+            assert named == ["avx512vnni", "avx512vnni", "amx", "amx"]
+        with backends.force("int8_gemm", active):
+            assert [ran("int8_gemm", weight, m) for m in rows] == [active] * 4
+
+
+def test_least_rows_of_the_table_of_kernels() -> None:
+    least = {row.name: row.min_rows for row in backends.implementations("int8_gemm")}
     assert least["generic"] == 1
-    assert load("kernels").least_rows("int8_gemm") == least
+    assert {name: rows for name, rows in least.items() if rows > 1} == {"amx": 8}
 
 
 def test_weights_that_cannot_be_cut_run_on_the_wide_kernel(load: Any) -> None:

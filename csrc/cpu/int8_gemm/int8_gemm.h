@@ -75,8 +75,7 @@ struct QuantizeRow {
 };
 
 struct Int8GemmKernel : KernelRow {
-  int mr;     // rows of a tile: a good divisor when rows are split over threads
-  int min_m;  // below it another kernel of the same layout is faster
+  int mr;  // rows of a tile: a good divisor when rows are split over threads
   Codes codes;
   void (*block)(const Int8GemmBlock&);
   void (*quantize_row)(const QuantizeRow&);

@@ -5,9 +5,8 @@ namespace {
 
 const Int8GemmKernel kRows[] = {
 #define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes) \
-  {{#name, Isa::isa, test_only, nr, kr, Codes::codes == Codes::u8x4},          \
+  {{#name, Isa::isa, test_only, nr, kr, Codes::codes == Codes::u8x4, min_m},   \
    mr,                                                                         \
-   min_m,                                                                      \
    Codes::codes,                                                               \
    name::int8_gemm_block,                                                      \
    name::quantize_row,                                                         \
