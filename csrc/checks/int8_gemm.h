@@ -1,6 +1,8 @@
 // Argument checks of the int8 ops, made before a pointer is touched. The words are those of
 // pyops/ops/checks.py, which checks with friendlier exception types once these have refused.
 #pragma once
+#include <cmath>
+
 #include "checks/common.h"
 #include "cpu/int8_gemm/pack.h"
 
@@ -51,6 +53,17 @@ inline void output(const char* op, int64_t out_dtype, int64_t activation, bool a
   STD_TORCH_CHECK(out_zero_point >= lowest && out_zero_point <= lowest + 255, op,
                   ": out_zero_point must be in [", lowest, ", ", lowest + 255, "], but is ",
                   out_zero_point);
+}
+
+// Rows that an 8-bit output cannot express.
+inline void finite_scale(const char* op, int64_t out_dtype, const float* scale_a, int64_t count) {
+  const auto type = static_cast<cpu::Dtype>(out_dtype);
+  if (type != cpu::Dtype::s8 && type != cpu::Dtype::u8) return;
+  for (int64_t i = 0; i < count; ++i) {
+    STD_TORCH_CHECK(std::isfinite(scale_a[i]), op,
+                    ": scale_a holds NaN or Inf (a row of the input was not finite), which an "
+                    "8-bit output cannot express");
+  }
 }
 
 }  // namespace pyops::checks

@@ -114,25 +114,31 @@ def int8_gemm(
         TypeError, ValueError: an argument has another dtype, shape or value than stated.
         RuntimeError: ``packed`` is for another kernel or shape.
     """
+    checks.no_grad("int8_gemm", scale_a, scale_w, bias, residual)
+    try:
+        act, to = ACTIVATION_CODE[activation], OUT_DTYPE_CODE[out_dtype]
+        out: Tensor = torch.ops.pyops.int8_gemm.default(
+            a,
+            packed,
+            n,
+            scale_a,
+            zero_point_a,
+            scale_w,
+            bias,
+            residual,
+            act,
+            to,
+            out_scale,
+            out_zero_point,
+        )
+        return out
+    except (KeyError, RuntimeError) as error:
+        refused = error
+    # The kernel checks its arguments in less time; these say why in the words of the references.
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, out_dtype)
     checks.int8_gemm_output(activation, out_dtype, out_scale, out_zero_point)
     checks.finite_scale(scale_a, out_dtype)
-    checks.no_grad("int8_gemm", scale_a, scale_w, bias, residual)
-    out: Tensor = torch.ops.pyops.int8_gemm.default(
-        a,
-        packed,
-        n,
-        scale_a,
-        zero_point_a,
-        scale_w,
-        bias,
-        residual,
-        ACTIVATION_CODE[activation],
-        OUT_DTYPE_CODE[out_dtype],
-        out_scale,
-        out_zero_point,
-    )
-    return out
+    raise refused
 
 
 def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:

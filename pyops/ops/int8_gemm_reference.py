@@ -104,6 +104,7 @@ def int8_gemm_reference(
     dtype = OUT_DTYPES[out_dtype]
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, dtype)
     checks.int8_gemm_output(ACTIVATIONS[activation], dtype, out_scale, out_zero_point)
+    checks.finite_scale(scale_a, dtype)
     weight = packing.unpack_plain(packed)
     checks.weight_shape("int8_gemm", weight.shape, n, a.shape[-1])
     rows = a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(a.shape[:-1].numel(), 0)

@@ -32,14 +32,15 @@ void copy(const std::vector<T>& from, const Guarded<T>& to) {
 
 // The output buffer after one call, sentinel bytes included.
 std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damaged = false) {
-  const int64_t width = code_bytes(kernel.codes), k_padded = round_up(p.k, kDepthStep);
+  const Codes form = kernel.form_of(p.is_signed);
+  const int64_t width = code_bytes(form), k_padded = round_up(p.k, kDepthStep);
   // A panel of the problem may lie inside a wider one of this kernel: pack its columns alone.
   const int64_t stored = min64(p.panel, p.n - p.n0);
   const Packed made(kernel, p.w.data() + p.n0 * p.k, stored, p.k);
   if (damaged) damage(made);
   const Guarded<char>& packed = made.bytes;
   Guarded<char> a(p.rows * k_padded * width, 64);
-  prepare_codes(p.a.data(), p.is_signed, p.k, p.rows, p.k, kernel.codes, a.get(), k_padded);
+  prepare_codes(p.a.data(), p.is_signed, p.k, p.rows, p.k, form, a.get(), k_padded);
 
   Guarded<int32_t> w_sum(p.n), zero_a(p.rows);
   Guarded<float> scale_a(p.rows), scale_w(p.n), bias(p.n);
@@ -54,8 +55,7 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damag
   e.w_sum = w_sum.get();
   e.scale_a = scale_a.get(), e.scale_a_stride = p.per_row;
   e.zero_a = p.has_zero ? zero_a.get() : nullptr, e.zero_a_stride = p.per_row;
-  if (is_u8(kernel.codes) && p.is_signed) e.zero_shift = 128;
-  if (kernel.codes == Codes::s8 && !p.is_signed) e.zero_shift = -128;
+  e.zero_shift = shift_of(form, p.is_signed);
   e.scale_w = scale_w.get(), e.bias = p.has_bias ? bias.get() : nullptr;
   e.residual = p.has_residual ? residual.get() : nullptr, e.residual_type = p.residual_type;
   e.activation = p.activation, e.out_type = p.out_type, e.out = out.get(), e.ld = p.ld;
@@ -63,7 +63,7 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damag
 
   for (int64_t n = 0; n < p.cols; n += kernel.nr) {
     Int8GemmBlock block = {};
-    block.a = a.get(), block.lda_bytes = k_padded * width;
+    block.a = a.get(), block.codes = form, block.lda_bytes = k_padded * width;
     block.w = packed_panel(packed.get(), n);
     block.stored_cols = static_cast<int>(min64(kernel.nr, stored - n));
     block.k = packed_depth(p.k, kernel.kr);

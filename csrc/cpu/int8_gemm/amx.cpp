@@ -1,4 +1,5 @@
-// 32 x 32 tile of AMX: four 16 x 16 sums, two tiles of a and two of w; s8 * s8, so no shift of a.
+// 32 x 32 tile of AMX: four 16 x 16 sums, two tiles of a and two of w. Codes of a are s8 or u8: no
+// shift of either.
 //
 //   tmm 0 1     sums, rows 0..15     tmm 4  a rows  0..15     tmm 6 7  w columns 0..15, 16..31
 //       2 3          rows 16..31         5  a rows 16..31
@@ -63,15 +64,24 @@ struct Ahead {
   }
 };
 
-template <bool kLower>
+template <bool kUnsigned, bool kLower>
 inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) {
   _tile_loadd(6, w, stride);
   _tile_loadd(7, w + kTileBytes, stride);
   _tile_loadd(4, a, lda);
-  _tile_dpbssd(0, 4, 6);
-  _tile_dpbssd(1, 4, 7);
-  if (kLower) {
-    _tile_loadd(5, a + kTileRows * lda, lda);
+  if (kUnsigned) {
+    _tile_dpbusd(0, 4, 6);
+    _tile_dpbusd(1, 4, 7);
+  } else {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+  }
+  if (!kLower) return;
+  _tile_loadd(5, a + kTileRows * lda, lda);
+  if (kUnsigned) {
+    _tile_dpbusd(2, 5, 6);
+    _tile_dpbusd(3, 5, 7);
+  } else {
     _tile_dpbssd(2, 5, 6);
     _tile_dpbssd(3, 5, 7);
   }
@@ -79,7 +89,7 @@ inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) 
 
 // The sums of up to 32 rows and 32 columns, into acc[32][kMaxCols]; start: what the columns' sums
 // start from, or null.
-template <bool kLower>
+template <bool kUnsigned, bool kLower>
 __attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights& w, int c0,
                                     const int32_t* start, int32_t* acc, Ahead* ahead) {
   if (start == nullptr) {
@@ -99,9 +109,9 @@ __attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights&
   }
   for (int64_t k = 0; k < w.whole; k += kTileDepth) {
     ahead->step();
-    step<kLower>(a + k, lda, w.panel + c0 * 4 + k / 4 * w.stride, w.stride);
+    step<kUnsigned, kLower>(a + k, lda, w.panel + c0 * 4 + k / 4 * w.stride, w.stride);
   }
-  if (w.last) step<kLower>(a + w.whole, lda, w.last + c0 * 4, kMaxCols * 4);
+  if (w.last) step<kUnsigned, kLower>(a + w.whole, lda, w.last + c0 * 4, kMaxCols * 4);
   _tile_stored(0, acc, kMaxCols * 4);
   _tile_stored(1, acc + 16, kMaxCols * 4);
   if (kLower) {
@@ -120,6 +130,7 @@ void copy_last(const Int8GemmBlock& b, int64_t whole, int8_t* last) {
   }
 }
 
+template <bool kUnsigned>
 void block(const Int8GemmBlock& b) {
   alignas(64) int32_t acc[2 * kTileRows * kMaxCols];
   alignas(64) int8_t last[kTileRows * kMaxCols * 4];
@@ -146,9 +157,9 @@ void block(const Int8GemmBlock& b) {
     prefetch_output(epilogue, r0, rows, b.n0, b.cols);
     for (int c0 = 0; c0 < b.cols; c0 += 32) {
       if (lower) {
-        tile<true>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
+        tile<kUnsigned, true>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
       } else {
-        tile<false>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
+        tile<kUnsigned, false>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
       }
     }
     finish(epilogue, acc, kMaxCols, r0, rows, b.n0, b.cols);
@@ -158,7 +169,9 @@ void block(const Int8GemmBlock& b) {
 
 }  // namespace
 
-void int8_gemm_block(const Int8GemmBlock& b) { block(b); }
+void int8_gemm_block(const Int8GemmBlock& b) {
+  return b.codes == Codes::u8 ? block<true>(b) : block<false>(b);
+}
 void norm_row(const NormRow& row) { norm_row_impl(row); }
 void quantize_row(const QuantizeRow& row) { quantize_row_impl(row); }
 

@@ -110,23 +110,24 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   Epilogue e = epilogue_of(operands, activation, out_dtype, out);
   e.w_sum = packed_sums(packed.const_data_ptr());
   e.scale_a = pointer<float>(row_scale);
+  if (e.scale_a) checks::finite_scale("int8_gemm", out_dtype, e.scale_a, row_scale->numel());
   e.scale_a_stride = scale_a.has_value() && scale_a->numel() > 1;
   e.zero_a = pointer<int32_t>(row_zero);
   e.zero_a_stride = zero_point_a.has_value() && zero_point_a->numel() > 1;
   e.out_inverse_scale = 1.0f / static_cast<float>(out_scale);
   e.out_zero = static_cast<int32_t>(out_zero_point);
-  if (is_u8(kernel.codes) && is_signed) e.zero_shift = 128;
-  if (kernel.codes == Codes::s8 && !is_signed) e.zero_shift = -128;
+  const Codes form = kernel.form_of(is_signed);
+  e.zero_shift = shift_of(form, is_signed);
 
   const char* codes = static_cast<const char*>(a.const_data_ptr());
   const Operand w = {packed.const_data_ptr(), n, 0, e};
-  const Product product = {kernel, &w, 1, s};
-  if (kernel.codes == (is_signed ? Codes::s8 : Codes::u8) && s.k % kDepthStep == 0) {
+  const Product product = {kernel, &w, 1, s, form};
+  if (form == (is_signed ? Codes::s8 : Codes::u8) && s.k % kDepthStep == 0) {
     multiply_prepared(product, codes, 0, s.m);  // a is in the kernel's form as it stands
     return out;
   }
   multiply(product, [&](int64_t first, int64_t count, char* to) {
-    prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, kernel.codes, to,
+    prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, form, to,
                   round_up(s.k, kDepthStep));
   });
   return out;

@@ -41,6 +41,7 @@ static_assert(sizeof(Excess) == 4, "pack.h counts these bytes");
 
 struct Int8GemmBlock {
   const void* a;  // rows x lda_bytes, padded to kDepthStep codes
+  Codes codes;    // what form_of says of them
   int64_t lda_bytes;
   const int8_t* w;           // [k / kr][stored_cols][kr], zero padded in k (pack.h)
   int stored_cols;           // columns from one group of kr to the next
@@ -77,18 +78,28 @@ struct QuantizeRow {
 struct Int8GemmKernel : KernelRow {
   int mr;  // rows of a tile: a good divisor when rows are split over threads
   Codes codes;
+  bool either;  // multiplies u8 codes of a as well as its own
   void (*block)(const Int8GemmBlock&);
   void (*quantize_row)(const QuantizeRow&);
   void (*norm_row)(const NormRow&);
+
+  // The form in which it takes int8 or uint8 codes.
+  Codes form_of(bool is_signed) const { return either && !is_signed ? Codes::u8 : codes; }
 };
+
+// What form_of adds to the codes that it is made of; the epilogue takes it from their zero point.
+inline int32_t shift_of(Codes form, bool is_signed) {
+  if (is_signed) return is_u8(form) ? 128 : 0;
+  return form == Codes::s8 ? -128 : 0;
+}
 
 extern KernelTable int8_gemm_kernels;
 
-#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes) \
-  namespace name {                                                             \
-  void int8_gemm_block(const Int8GemmBlock& block);                            \
-  void quantize_row(const QuantizeRow& row);                                   \
-  void norm_row(const NormRow& row);                                           \
+#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes, either) \
+  namespace name {                                                                     \
+  void int8_gemm_block(const Int8GemmBlock& block);                                    \
+  void quantize_row(const QuantizeRow& row);                                           \
+  void norm_row(const NormRow& row);                                                   \
   }
 #include "cpu/int8_gemm/kernels.inc"
 #undef PYOPS_INT8_GEMM_KERNEL

@@ -13,7 +13,7 @@ void multiply_rows(const Int8GemmKernel& kernel, const void* x, Dtype type, int6
     s.n = weights[i].start + weights[i].n;
   }
   if (s.m == 0 || s.n == 0) return;
-  multiply({kernel, weights, count, s}, [&](int64_t first, int64_t rows, char* to) {
+  multiply({kernel, weights, count, s, kernel.codes}, [&](int64_t first, int64_t rows, char* to) {
     quantize(kernel, x, type, k, first, rows, to, scales + first);
   });
 }

@@ -32,8 +32,9 @@ struct Product {
   const Operand* operands;
   int64_t count;
   Shape shape;
+  Codes codes;  // the form of a
 
-  int64_t lda_bytes() const { return round_up(shape.k, kDepthStep) * code_bytes(kernel.codes); }
+  int64_t lda_bytes() const { return round_up(shape.k, kDepthStep) * code_bytes(codes); }
 };
 
 // How many rows in the kernel's form make a chunk: whole tiles, at least one.
@@ -55,6 +56,7 @@ inline void multiply_columns(const Product& p, const Operand& w, const Epilogue&
     const int64_t stop = min64(panel + stored, col_end);
     const int8_t* panel_w = packed_panel(w.packed, panel) + (n0 - panel) * kernel.kr;
     Int8GemmBlock block = {a,
+                           p.codes,
                            p.lda_bytes(),
                            panel_w,
                            static_cast<int>(stored),

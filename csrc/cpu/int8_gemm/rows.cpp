@@ -76,7 +76,8 @@ void run_block(const RowProgram& p, const Frame& frame, int64_t rows) {
       quantize(*step.kernel, frame.at(x, row), x.type, x.width, 0, rows, a, scales);
     }
     const Operand w = operand_of(*step.kernel, operand_at(p, step, frame, row), scales, 0);
-    multiply_part({*step.kernel, &w, 1, {rows, w.n, x.width}}, a, 0, rows, 0, w.n);
+    multiply_part({*step.kernel, &w, 1, {rows, w.n, x.width}, step.kernel->codes}, a, 0, rows, 0,
+                  w.n);
   }
 }
 

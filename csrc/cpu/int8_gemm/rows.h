@@ -87,7 +87,7 @@ inline Operand operand_of(const Int8GemmKernel& kernel, Operand weight, const fl
   weight.start = start;
   weight.epilogue.scale_a = scales;
   weight.epilogue.scale_a_stride = 1;
-  weight.epilogue.zero_shift = is_u8(kernel.codes) ? 128 : 0;
+  weight.epilogue.zero_shift = shift_of(kernel.codes, true);
   return weight;
 }
 
