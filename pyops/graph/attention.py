@@ -1,6 +1,7 @@
 """``F.scaled_dot_product_attention`` in a graph, by our attention op where that takes the call.
 
 ``fuse_attention(graph)`` retargets the calls; each of them decides when it runs, by ``why_torch``.
+Where the types of all tensors are known, ``attention_rows.py`` takes the views around it as well.
 """
 
 from __future__ import annotations
@@ -130,13 +131,18 @@ _kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def slower(q: Tensor, k: Tensor) -> str | None:
     """Where torch's attention is the faster one: ``python bench/run.py attention --peers``."""
-    kernel, amx = _kernel(q.dtype, isa.epoch())
+    rows = q.shape[1] // max(k.shape[1], 1) * q.shape[2]
+    why = slow_kernel(q.dtype, rows)
+    if why is None and q.dtype == torch.float32 and 2 * q.numel() * k.shape[2] < _FEW_PRODUCTS:
+        return f"torch is faster below {_FEW_PRODUCTS} multiply-adds in float32"
+    return why
+
+
+def slow_kernel(dtype: torch.dtype, rows: int) -> str | None:
+    """Whether torch's attention is faster than our kernel, with so many queries for a head of k."""
+    kernel, amx = _kernel(dtype, isa.epoch())
     if kernel in ("reference", "generic"):
         return f"torch is faster than the {kernel} kernel"
-    products = 2 * q.numel() * k.shape[2]
-    if q.dtype == torch.float32 and products < _FEW_PRODUCTS:
-        return f"torch is faster below {_FEW_PRODUCTS} multiply-adds in float32"
-    rows = q.shape[1] // max(k.shape[1], 1) * q.shape[2]
-    if q.dtype == torch.bfloat16 and amx and kernel != "amx" and rows > _DIRECT_ROWS:
+    if dtype == torch.bfloat16 and amx and kernel != "amx" and rows > _DIRECT_ROWS:
         return f"torch multiplies bfloat16 with AMX, the {kernel} kernel does not"
     return None

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..nn.int8_linear import Int8Linear
+from .attention_rows import attention_on_rows
 from .export_example import encode
 from .export_forward import Arguments, Captured, CapturedForward, Leaf, Tree, same
 from .export_nodes import CONSTANT, normal_form, path_of
@@ -170,6 +171,7 @@ class _Capture:
         results = next(iter(reversed(graph.nodes))).args[0]
         self.arguments.returned |= any(node.op == "placeholder" for node in results)
         convert_masks_once(graph)
+        attention_on_rows(graph)
         notes = self._rewrite(graph)
         names = tuple(node.name for node in graph.nodes if node.op == "placeholder")
         assert self.output is not None

@@ -26,6 +26,7 @@ from torch import fx, nn
 from ..nn.int8_linear import Int8Linear
 from . import calls
 from .attention import fuse_attention
+from .attention_rows import attention_of_rows
 from .guards import Guard
 from .norms import Norm, norm_of
 from .regions import Notes, fuse_regions, layer_path
@@ -75,7 +76,8 @@ def rewrite(graph: fx.Graph, owner: nn.Module) -> tuple[Notes, list[Guard]]:
         norms = _norms(graph, owner, guards)
     layers = [layer_path(node) for node in graph.nodes if node.target is calls.linear]
     fuse_regions(graph, owner, norms, notes)
-    if layers and fuse_attention(graph):
+    on_rows = any(node.target is attention_of_rows for node in graph.nodes)
+    if layers and (fuse_attention(graph) or on_rows):
         notes[layers[0]].append("attention by pyops")
     return dict(notes), guards
 

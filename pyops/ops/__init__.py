@@ -1,6 +1,6 @@
 """The ops, one module per stem: schema, reference in plain torch, fake, public function."""
 
-from .attention import attention
+from .attention import attention, attention_rows
 from .epilogue import ACTIVATIONS
 from .int8_gemm import int8_gemm, int8_pack, int8_unpack, quantize_rows, quantize_weight
 from .int8_gemm_linear import int8_linear
@@ -18,6 +18,7 @@ __all__ = [
     "ACTIVATIONS",
     "RowProgram",
     "attention",
+    "attention_rows",
     "int4_linear",
     "int4_pack",
     "int4_unpack",

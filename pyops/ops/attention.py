@@ -13,8 +13,14 @@ torch.library.define(
     "pyops::attention",
     "(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, bool is_causal) -> Tensor",
 )
-torch.library.impl("pyops::attention", "default", plain.attention_reference)
-torch.library.register_fake("pyops::attention", plain.attention_fake)
+torch.library.define(
+    "pyops::attention_rows",
+    "(Tensor q, Tensor k, Tensor v, Tensor? mask, int head_size, float scale, bool is_causal) "
+    "-> Tensor",
+)
+for _op in ("attention", "attention_rows"):
+    torch.library.impl(f"pyops::{_op}", "default", getattr(plain, f"{_op}_reference"))
+    torch.library.register_fake(f"pyops::{_op}", getattr(plain, f"{_op}_fake"))
 
 
 def attention(
@@ -61,6 +67,43 @@ def attention(
     except RuntimeError as error:
         refused = error
     plain.check(q, k, v, mask, is_causal)
+    raise refused
+
+
+def attention_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    head_size: int,
+    scale: float | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """``attention`` on rows as the projections make them, without a view of each.
+
+    Args:
+        q: ``[B, Tq, H * D]``; columns ``h * D`` to ``(h + 1) * D`` are head ``h``.
+        k, v: ``[B, Tk, Hkv * D]``.
+        head_size: D.
+        mask, scale, is_causal: as for ``attention``, and so are the dtypes.
+
+    Returns:
+        ``[B, Tq, H * D]`` of q's dtype, contiguous.
+
+    Raises:
+        TypeError, ValueError: as ``attention``; and a row is no multiple of ``head_size``.
+    """
+    no_grad("attention_rows", q, k, v, mask)
+    by = scale if scale is not None else head_size**-0.5 if head_size > 0 else 1.0
+    try:
+        out: Tensor = torch.ops.pyops.attention_rows.default(
+            q, k, v, mask, head_size, by, is_causal
+        )
+        return out
+    except RuntimeError as error:
+        refused = error
+    plain.check(q, k, v, mask, is_causal, head_size, "attention_rows")
     raise refused
 
 

@@ -229,7 +229,8 @@ def test_forcing_another_kernel_repacks(tools, model):
     expected = model(**CALLS[2])
     for name in pyops.isa.available():
         with pyops.isa.force(name):
-            assert tools.same(model(**CALLS[2]), expected), name
+            # Kernels of attention differ in their last bits, which may move a code.
+            assert tools.same(model(**CALLS[2]), expected, 2e-3), name
 
 
 def test_loading_a_state_dict(tools, model):
