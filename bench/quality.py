@@ -64,11 +64,15 @@ def run(options: argparse.Namespace) -> tuple[dict[str, dict[str, float]], dict[
     from measure import OURS, peers_for
     from models.minilm import cases
 
-    import pyops
     from pyops import isa
 
     base = next(iter(cases("tiny")))
-    ours = SimpleNamespace(NAME=OURS, make=lambda case: over(pyops.quantize(case.model), case))
+    ours = [
+        SimpleNamespace(
+            NAME=name, make=lambda case, dtype=dtype: over(quantized(case, dtype), case)
+        )
+        for name, dtype in ((OURS, None), (f"{OURS} bf16", torch.bfloat16))
+    ]
     fp32 = SimpleNamespace(NAME="torch fp32", make=lambda case: over(case.model, case))
     peers = [
         peer
@@ -79,13 +83,20 @@ def run(options: argparse.Namespace) -> tuple[dict[str, dict[str, float]], dict[
     reasons: dict[str, str] = {}
     scorer = Scorer(base)
     with isa.force(options.isa) if options.isa else contextlib.nullcontext():
-        for peer in (fp32, ours, *peers):
+        for peer in (fp32, *ours, *peers):
             try:
                 with torch.inference_mode():
                     scores[peer.NAME] = scorer.scores(peer)
             except UnavailableError as error:
                 reasons[peer.NAME] = str(error)
     return scores, reasons
+
+
+def quantized(case: Any, dtype: Any) -> Any:
+    """Return our int8 model of ``case`` with values of ``dtype`` between its layers."""
+    import pyops
+
+    return pyops.quantize(case.model, dtype=dtype)
 
 
 def over(model: Any, case: Any) -> Callable[[], Any]:

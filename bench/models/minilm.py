@@ -47,19 +47,23 @@ def cases(shapes: str) -> Iterator[Case]:
         texts = similarity.news_sentences(CALIBRATION_TEXTS)
         return tuple(minilm.tokenize(tokenizer, [text]) for text in texts)
 
-    for batch, tokens in TINY if shapes == "tiny" else SHAPES:
-        case = encoder(model, minilm.random_batch(batch, tokens))
-        yield dataclasses.replace(case, calibration=calibration)
+    for dtype in (None, torch.bfloat16):
+        for batch, tokens in TINY if shapes == "tiny" else SHAPES:
+            case = encoder(model, minilm.random_batch(batch, tokens), dtype)
+            yield dataclasses.replace(case, calibration=calibration)
 
 
-def encoder(model: nn.Module, inputs: tuple[Tensor, ...]) -> Case:
-    """The model on ids and mask ``[batch, tokens]``; operations are those of the Linears."""
+def encoder(model: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype | None = None) -> Case:
+    """The model on ids and mask ``[batch, tokens]``; operations are those of the Linears.
+
+    ``dtype``: of the values between our int8 layers; the peers are the same.
+    """
     batch, tokens = inputs[0].shape
     with torch.inference_mode():
         exact = model(*inputs)
 
     def make_ours() -> Call:
-        quantized = pyops.quantize(model, example_inputs=inputs, never_slower=False)
+        quantized = pyops.quantize(model, example_inputs=inputs, never_slower=False, dtype=dtype)
         return lambda: quantized(*inputs)
 
     def check(result: Tensor, least: float) -> None:
@@ -75,11 +79,11 @@ def encoder(model: nn.Module, inputs: tuple[Tensor, ...]) -> Case:
     return Case(
         kind="model",
         op="int8_gemm",
-        name=f"minilm {batch}x{tokens}",
+        name=f"minilm{'' if dtype is None else ' bf16'} {batch}x{tokens}",
         operations=2.0 * batch * tokens * sum(weight.numel() for weight in weights),
         bytes_moved=float(sum(weight.numel() for weight in weights)),
         make_ours=make_ours,
-        variants={"pyops compiled": lambda: compiled(pyops.quantize(model), inputs)},
+        variants={"pyops compiled": lambda: compiled(pyops.quantize(model, dtype=dtype), inputs)},
         check_ours=lambda result: check(result, LEAST_COSINE_OURS),
         check_peer=lambda result: check(result, LEAST_COSINE_PEER),
         quality=quality,

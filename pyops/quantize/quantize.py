@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from ..graph import fuse_layers
 from ..nn.containers import disable_fast_paths
 from ..nn.registry import replacements
+from ..ops.checks import FLOATS, floats
 from .convert import convert
 from .copying import copy_model, freeze
 from .measure import Measured, arguments_of, run_example
@@ -29,6 +31,7 @@ def quantize(
     weights: str | None = None,
     group_size: int | None = None,
     symmetric: bool | None = None,
+    dtype: torch.dtype | None = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     strict: bool = False,
@@ -55,6 +58,9 @@ def quantize(
             ``pyops.nn.Int4Linear``.
         group_size: with "int4", how many values along K share a scale: 32, 64 or 128 (default).
         symmetric: with "int4", no zero points (default), or with False a zero point per group.
+        dtype: what everything around the converted layers becomes, and so the values between them:
+            float32, bfloat16 or float16. Float inputs must then be of it, as after
+            ``model.to(dtype)``. None: the model's own.
         include: convert only what these match: one or several names, globs or types. A container
             stands for everything in it. A layer that is named here is converted at any size.
         exclude: leave what these match in float.
@@ -67,8 +73,7 @@ def quantize(
             run does not reach: layers too small to win at any batch size stay in float.
         fuse: run layers, norms, activations, residual sums and gates that follow one another, and
             layers that read one tensor, in one call. A module whose forward can be traced
-            (``pyops.graph``) gets a rewritten one; classes, parts and names stay. Values between
-            layers have the model's dtype: ``quantize(model).to(torch.bfloat16)`` halves them.
+            (``pyops.graph``) gets a rewritten one; classes, parts and names stay.
         inplace: convert ``model`` itself and free each float weight as it goes.
         progress: show a progress bar on stderr.
 
@@ -77,7 +82,7 @@ def quantize(
 
     Raises:
         TypeError: not an ``nn.Module``; a scripted, compiled or wrapped (DDP) one; one that cannot
-            be copied.
+            be copied; ``dtype`` is another one.
         ValueError: an unknown value of ``weights``, ``group_size`` or ``symmetric``, or one that
             does not go with ``weights``; nothing to replace; a layer is converted already; a
             pattern matches nothing; ``strict`` is violated (every layer and reason is listed);
@@ -85,6 +90,8 @@ def quantize(
     """
     scheme = make_scheme(weights, group_size, symmetric)
     _check_model(model, inplace)
+    if dtype is not None:
+        floats("quantize", "dtype", dtype)
     if never_slower and example_inputs is None:
         raise ValueError("never_slower=True needs example_inputs to time the layers at")
     timed = example_inputs is not None and never_slower is not False
@@ -103,12 +110,28 @@ def quantize(
     chosen = sum(candidate.why_float is None for candidate in plan)
     with _bar(progress, "packing", chosen) as advance:
         target = convert(target, plan, scheme, measured, advance)
+    if dtype is not None:
+        target.to(dtype)
     disable_fast_paths(target)
     freeze(target)
     if fuse:
-        example = None if example_inputs is None else arguments_of(example_inputs)
-        fuse_layers(target, example)
+        fuse_layers(target, _example(example_inputs, dtype))
     return target
+
+
+def _example(
+    example_inputs: Any, dtype: torch.dtype | None
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments to capture the model for."""
+    if example_inputs is None:
+        return None
+
+    def convert(value: Any) -> Any:
+        is_float = isinstance(value, torch.Tensor) and value.dtype in FLOATS
+        return value.to(dtype) if is_float else value
+
+    arguments = arguments_of(example_inputs)
+    return arguments if dtype is None else tree_map(convert, arguments)
 
 
 def _check_model(model: nn.Module, inplace: bool) -> None:
