@@ -1,5 +1,7 @@
 """Every kernel of int8_gemm against the plain-torch reference: integers and floats bit for bit."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from pyops import backends, ops
 from pyops.ops import epilogue, packing
-from pyops.ops.int8_gemm_reference import quantize_rows_reference
+from pyops.ops.int8_gemm_reference import int8_gemm_reference, quantize_rows_reference
 from pyops.testing.cases.int8_gemm import gemm_case, linear_case, random_codes
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
@@ -225,3 +227,34 @@ def test_activations_propagate_nan_and_infinity(kernel: str, name: str) -> None:
     assert torch.isnan(out[0])
     assert out[1] == torch.inf
     assert out[3] == 1e30
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+@pytest.mark.parametrize("activation", ["none", "relu", "silu"])
+def test_values_beyond_every_code_saturate(
+    kernel: str, dtype: torch.dtype, activation: str
+) -> None:
+    """Also those beyond int32; NaN becomes the lowest code. In whole vectors and in tails."""
+    special = [torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e9, -3e9, 2.0**31, -(2.0**31) - 256]
+    bias = torch.zeros(150)
+    for at in (0, 13, 60, 128, 141):
+        bias[at : at + 9] = torch.tensor(special)
+    weight = torch.arange(150 * 20).reshape(150, 20).remainder(255).sub(127).to(torch.int8)
+    a = torch.arange(7 * 20).reshape(7, 20).remainder(256).to(torch.uint8)
+    packed, info = ops.int8_pack(weight), torch.iinfo(dtype)
+    for zero, scale in itertools.product((info.min, info.max, 7), (0.05, 1e-30, 1e30)):
+        arguments = (None, None, torch.full((150,), 1e-4), bias, None)
+        out = ops.int8_gemm(
+            a,
+            packed,
+            150,
+            scale_w=arguments[2],
+            bias=bias,
+            activation=activation,
+            out_dtype=dtype,
+            out_scale=scale,
+            out_zero_point=zero,
+        )
+        codes = epilogue.ACTIVATION_CODE[activation], epilogue.OUT_DTYPE_CODE[dtype], scale, zero
+        plain = packing.pack_plain(weight)
+        assert_same(out, int8_gemm_reference(a, plain, 150, *arguments, *codes), f"{kernel} {zero}")

@@ -47,6 +47,20 @@ inline void store_out(const Epilogue& e, int64_t at, F32 v, int lanes) {
   store_8(static_cast<uint8_t*>(e.out) + at, add(to_i32(t), set1_i32(e.out_zero)), lanes);
 }
 
+// The code of v before its zero point is added: too large ones as the highest code, or more; NaN
+// and too small ones as INT32_MIN, or at most as the lowest.
+template <Dtype kOut>
+inline I32 unbounded_code(const Epilogue& e, F32 v) {
+  const F32 high = set1(static_cast<float>((kOut == Dtype::u8 ? 255 : 127) - e.out_zero));
+  return to_i32(min(high, mul(v, set1(e.out_inverse_scale))));  // min gives its second NaN on
+}
+
+// Whether vectors of 8-bit codes are written together.
+template <Dtype kOut, int kVecs>
+constexpr bool packs_codes() {
+  return kVecs == kPackedVecs && (kOut == Dtype::u8 || kOut == Dtype::s8);
+}
+
 // kVecs vectors of columns over all rows; the last one has `lanes` lanes. Their per-column operands
 // stay in registers, and each row of the output is written in one run.
 template <Activation kActivation, Dtype kOut, int kVecs, bool kGated = false>
@@ -66,6 +80,7 @@ inline void finish_columns(const Epilogue& e, const int32_t* acc, int64_t ld_acc
     const int64_t m = m0 + r;
     const int32_t zero = zero_of(e, m);
     const F32 scale_a = set1(e.scale_a ? e.scale_a[m * e.scale_a_stride] : 1.0f);
+    I32 codes[kVecs];
     PYOPS_UNROLL
     for (int j = 0; j < kVecs; ++j) {
       const int64_t at = m * e.ld + n0 + j * kLanes;
@@ -79,7 +94,15 @@ inline void finish_columns(const Epilogue& e, const int32_t* acc, int64_t ld_acc
       if (e.residual) v = add(v, load_float(e.residual, e.residual_type, at, lanes));
       v = activate<kActivation>(v);
       if (kGated) v = mul(v, load_float(e.gate, e.gate_type, at, lanes));
-      store_out<kOut>(e, at, v, lanes);
+      if constexpr (packs_codes<kOut, kVecs>()) {
+        codes[j] = unbounded_code<kOut>(e, v);
+      } else {
+        store_out<kOut>(e, at, v, lanes);
+      }
+    }
+    if constexpr (packs_codes<kOut, kVecs>()) {
+      store_codes<kOut == Dtype::u8>(static_cast<uint8_t*>(e.out) + m * e.ld + n0, codes,
+                                     e.out_zero);
     }
   }
 }

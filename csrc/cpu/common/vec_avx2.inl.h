@@ -115,6 +115,17 @@ inline void store_f16(uint16_t* p, F32 v, int n = kLanes) {
 inline void store_16(int16_t* p, I32 v, int n = kLanes) {
   store_16_bits(reinterpret_cast<uint16_t*>(p), narrow_16(v), n);
 }
+constexpr int kPackedVecs = 2;
+template <bool kUnsigned>
+inline void store_codes(uint8_t* p, const I32 (&codes)[2], int zero) {
+  const __m256i zeros = _mm256_set1_epi16(static_cast<int16_t>(zero));
+  const __m256i words = _mm256_adds_epi16(_mm256_packs_epi32(codes[0], codes[1]), zeros);
+  const __m256i mixed =
+      kUnsigned ? _mm256_packus_epi16(words, words) : _mm256_packs_epi16(words, words);
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+  const __m256i bytes = _mm256_permutevar8x32_epi32(mixed, order);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(bytes));
+}
 inline void store_8(void* p, I32 v, int n = kLanes) {
   const __m128i low = _mm_and_si128(narrow_16(v), _mm_set1_epi16(0xff));
   const __m128i bytes = _mm_packus_epi16(low, low);

@@ -72,6 +72,18 @@ inline void store_f16(uint16_t* p, F32 v, int n = kLanes) {
 inline void store_8(void* p, I32 v, int n = kLanes) {
   _mm_mask_storeu_epi8(p, first(n), _mm512_cvtepi32_epi8(v));
 }
+// Four vectors of codes, each plus zero (of at most 9 bits) and clamped to u8 or s8, in a row.
+constexpr int kPackedVecs = 4;
+template <bool kUnsigned>
+inline void store_codes(uint8_t* p, const I32 (&codes)[4], int zero) {
+  const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(zero));
+  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(codes[0], codes[1]), zeros);
+  const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(codes[2], codes[3]), zeros);
+  // Each 128-bit lane holds four codes of each vector.
+  const __m512i mixed = kUnsigned ? _mm512_packus_epi16(low, high) : _mm512_packs_epi16(low, high);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, mixed));
+}
 inline void store_16(int16_t* p, I32 v, int n = kLanes) {
   _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(v));
 }

@@ -53,5 +53,8 @@ inline void store(float* p, F32 v, int = 1) { *p = v; }
 inline void store(int32_t* p, I32 v, int = 1) { *p = v; }
 inline void store_bf16(uint16_t* p, F32 v, int = 1) { *p = float_to_bf16(v); }
 inline void store_f16(uint16_t* p, F32 v, int = 1) { *p = float_to_f16(v); }
+constexpr int kPackedVecs = 0;  // one code at a time: store_codes has no body
+template <bool kUnsigned>
+void store_codes(uint8_t* p, const I32* codes, int zero);
 inline void store_8(void* p, I32 v, int = 1) { *static_cast<int8_t*>(p) = static_cast<int8_t>(v); }
 inline void store_16(int16_t* p, I32 v, int = 1) { *p = static_cast<int16_t>(v); }
