@@ -122,6 +122,9 @@ def _as_call(node: fx.Node) -> None:
 
 
 def _replace(node: fx.Node, new: fx.Node) -> None:
+    """The two have one value, of which exported graphs know the type."""
+    if "val" in node.meta:
+        new.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(new)
     node.graph.erase_node(node)
 

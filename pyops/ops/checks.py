@@ -62,6 +62,15 @@ def packed(op: str, tensor: Tensor, pack: str = "int8_pack") -> None:
         )
 
 
+def same_device(op: str, first: Tensor, **others: Tensor | None) -> None:
+    """Also where one is on the meta device: its fake would return a tensor without values."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != first.device:
+            raise ValueError(
+                f"{op}: {name} is on {tensor.device}, but the first argument on {first.device}"
+            )
+
+
 def weight_shape(op: str, shape: torch.Size, n: int, k: int) -> None:
     if shape[0] != n:
         raise ValueError(f"{op}: the packed weight has {shape[0]} output channels, but n is {n}")
@@ -122,6 +131,16 @@ def int8_gemm(
     channels("int8_gemm", "scale_w", scale_w, n)
     channels("int8_gemm", "bias", bias, n)
     residual_shape("int8_gemm", residual, lead, n)
+    same_device(
+        "int8_gemm",
+        a,
+        packed=packed_weight,
+        scale_a=scale_a,
+        zero_point_a=zero_point_a,
+        scale_w=scale_w,
+        bias=bias,
+        residual=residual,
+    )
     operands = (scale_a, scale_w, bias, residual)
     if out_dtype == torch.int32 and any(t is not None for t in operands):
         raise ValueError("int8_gemm: out_dtype torch.int32 takes no scale, bias or residual")
@@ -229,4 +248,5 @@ def linear(
     channels(op, "scale_w", scale_w, n)
     channels(op, "bias", bias, n)
     residual_shape(op, residual, x.shape[:-1], n)
+    same_device(op, x, packed=packed_weight, scale_w=scale_w, bias=bias, residual=residual)
     return n

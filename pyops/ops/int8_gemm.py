@@ -132,7 +132,7 @@ def int8_gemm(
             out_zero_point,
         )
         return out
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         refused = error
     # The kernel checks its arguments in less time; these say why in the words of the references.
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, out_dtype)

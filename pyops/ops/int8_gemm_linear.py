@@ -53,7 +53,7 @@ def int8_linear(
             x, packed, scale_w, bias, residual, act, to
         )
         return out
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         refused = error
     checks.linear("int8_linear", x, packed, scale_w, bias, residual, dtype)
     checks.activations("int8_linear", activation)

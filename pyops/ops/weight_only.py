@@ -65,7 +65,7 @@ def int8_weight_linear(
             x, packed, scale_w, bias, residual, act, to
         )
         return out
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         refused = error
     checks.linear(op, x, packed, scale_w, bias, residual, dtype, pack="int8_weight_pack")
     checks.activations(op, activation)
@@ -104,7 +104,7 @@ def int4_linear(
         act, to = ACTIVATION_CODE[activation], OUT_DTYPE_CODE[dtype]
         out: Tensor = torch.ops.pyops.int4_linear.default(x, packed, n, bias, residual, act, to)
         return out
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         refused = error
     checks.linear(op, x, packed, None, bias, residual, dtype, pack="int4_pack", n=n)
     checks.activations(op, activation)

@@ -53,7 +53,8 @@ def run_example(
     model: nn.Module,
     plan: list[Candidate],
     scheme: Scheme,
-    example_inputs: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
     timed: bool,
     advance: Callable[[], None],
 ) -> dict[str, Measured]:
@@ -63,10 +64,8 @@ def run_example(
     timed, further ones are counted.
 
     Raises:
-        TypeError: ``example_inputs`` is no tensor, tuple, list or dict.
-        ValueError: the model fails on them.
+        ValueError: the model fails on these arguments.
     """
-    args, kwargs = arguments_of(example_inputs)
     results: dict[str, Measured] = {}
     handles = []
     for candidate in plan:

@@ -59,8 +59,9 @@ def quantize(
         group_size: with "int4", how many values along K share a scale: 32, 64 or 128 (default).
         symmetric: with "int4", no zero points (default), or with False a zero point per group.
         dtype: what everything around the converted layers becomes, and so the values between them:
-            float32, bfloat16 or float16. Float inputs must then be of it, as after
-            ``model.to(dtype)``. None: the model's own.
+            float32, bfloat16 or float16. As after ``model.to(dtype)``, float inputs must then be of
+            it, and float buffers, such as a table of rotary angles, are rounded to it. Those of
+            ``example_inputs`` are converted. None: the model's own.
         include: convert only what these match: one or several names, globs or types. A container
             stands for everything in it. A layer that is named here is converted at any size.
         exclude: leave what these match in float.
@@ -102,9 +103,12 @@ def quantize(
     _check_plan(model, plan, scheme, strict)
     target = model if inplace else copy_model(model)
     measured: dict[str, Measured] = {}
-    if example_inputs is not None:
+    example = None if example_inputs is None else _example(example_inputs, dtype)
+    if example is not None:
+        probe = target if dtype is None else copy_model(target).to(dtype)
         with _bar(progress, "measuring", len(plan)) as advance:
-            measured = run_example(target, plan, scheme, example_inputs, timed, advance)
+            measured = run_example(probe, plan, scheme, *example, timed, advance)
+        del probe
     if timed:
         _keep_faster(model, plan, scheme, measured, strict)
     chosen = sum(candidate.why_float is None for candidate in plan)
@@ -115,16 +119,14 @@ def quantize(
     disable_fast_paths(target)
     freeze(target)
     if fuse:
-        fuse_layers(target, _example(example_inputs, dtype))
+        fuse_layers(target, example)
     return target
 
 
 def _example(
     example_inputs: Any, dtype: torch.dtype | None
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """The arguments to capture the model for."""
-    if example_inputs is None:
-        return None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments to measure and to capture the model with."""
 
     def convert(value: Any) -> Any:
         is_float = isinstance(value, torch.Tensor) and value.dtype in FLOATS

@@ -69,6 +69,13 @@ BAD: list[tuple[str, Call, type[Exception], str]] = [
      lambda p: ops.int8_gemm(A, p, N, scale_a=torch.tensor([torch.nan]), out_dtype=torch.int8),
      ValueError, "int8_gemm: scale_a holds NaN or Inf (a row of the input was not finite), "
      "which an 8-bit output cannot express"),
+    ("meta bias", lambda p: ops.int8_gemm(A, p, N, bias=BIAS.to("meta")), ValueError,
+     "int8_gemm: bias is on meta, but the first argument on cpu"),
+    ("meta packed", lambda p: ops.int8_linear(X, p.to("meta"), SCALE), ValueError,
+     "int8_linear: packed is on meta, but the first argument on cpu"),
+    ("list", lambda p: ops.int8_gemm(A, p, N, activation=["none"]), ValueError,
+     "int8_gemm: activation must be one of ('none', 'relu', 'gelu', 'gelu_tanh', 'silu'), "
+     "but is ['none']"),
     ("complex out", lambda p: ops.int8_gemm(A, p, N, out_dtype=torch.int64), TypeError,
      f"int8_gemm: out_dtype must be {_FLOATS}, torch.int8, torch.uint8 or torch.int32, "
      "but is torch.int64"),

@@ -76,6 +76,38 @@ def test_an_example_in_float32_captures_calls_in_it(dtype: torch.dtype) -> None:
     assert not captured.logged, "the call ran as a graph"
 
 
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_layers_are_measured_in_it(given: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    forward = nn.Linear.forward
+
+    def spy(self: nn.Linear, x: Tensor) -> Tensor:
+        seen.add((x.dtype, self.weight.dtype))
+        return forward(self, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", spy)
+    example = (X[:1].to(given),)
+    model = Net()
+    pyops.quantize(model, dtype=torch.bfloat16, example_inputs=example, **OPTIONS)
+    assert seen == {(torch.bfloat16, torch.bfloat16)}
+    assert model.down.weight.dtype == torch.float32
+
+
+def test_weights_are_quantized_from_what_was_given() -> None:
+    fast = pyops.quantize(Net(), dtype=torch.bfloat16, example_inputs=(X[:1],), **OPTIONS)
+    plain = pyops.quantize(Net(), include=nn.Linear)
+    assert torch.equal(fast.down.weight_scale, plain.down.weight_scale)
+
+
+def test_a_model_that_fails_on_the_example_is_as_it_was() -> None:
+    model = Net()
+    with pytest.raises(ValueError, match="Net fails on example_inputs"):
+        pyops.quantize(
+            model, dtype=torch.float16, example_inputs=(X[:, :5],), inplace=True, **OPTIONS
+        )
+    assert model.down.weight.dtype == model.shift.dtype == torch.float32
+
+
 def test_it_is_saved(tmp_path) -> None:
     fast = pyops.quantize(Net(), dtype=torch.bfloat16, example_inputs=(X[:1],), **OPTIONS)
     pyops.save(fast, tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""The attention kernels without torch: under sanitizers, and on emulated CPUs."""
+"""Kernels with float results without torch: under sanitizers, and on emulated CPUs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ pytestmark = [
         platform.machine() not in ("x86_64", "AMD64"), reason="the emulated CPUs are x86-64"
     ),
 ]
+OPS = ("attention", "weight_only")
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
-def build(root: Path, folder: Path, *extra: str) -> Path:
-    """Compiles the kernels and their driver with the module's own flags and more."""
+def build(op: str, root: Path, folder: Path, *extra: str) -> Path:
+    """Compiles the kernels of ``op`` and their driver with the module's own flags and more."""
     if not backends.compiled():
         pytest.skip(f"nothing is compiled: {backends.why_not_compiled()}")
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     flags = [f for f in backends.build_info()["flags"].split() if f != "-DNDEBUG"]
     cpu = root / "csrc" / "cpu"
-    kernels = [p for p in sorted((cpu / "attention").glob("*.cpp")) if p.stem != "driver"]
-    sources = [*kernels, cpu / "isa.cpp", root / "tests" / "csrc" / "attention_driver.cpp"]
+    kernels = [p for p in sorted((cpu / op).glob("*.cpp")) if p.stem != "driver"]
+    sources = [*kernels, cpu / "isa.cpp", root / "tests" / "csrc" / f"{op}_driver.cpp"]
 
     def compile_one(source: Path) -> str:
         obj = str(folder / f"{source.stem}.o")
@@ -41,7 +42,7 @@ def build(root: Path, folder: Path, *extra: str) -> Path:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
-    program = folder / "attention_driver"
+    program = folder / f"{op}_driver"
     subprocess.run([*compiler, *extra, *objects, "-o", str(program)], check=True)
     return program
 
@@ -53,17 +54,19 @@ def ran(*command: object) -> set[str]:
     return {line.removeprefix("ran ") for line in done.stdout.splitlines() if line[:4] == "ran "}
 
 
-def test_under_sanitizers(root, tmp_path):
-    program = build(root, tmp_path, *SANITIZE)
-    available = {k.name for k in backends.implementations("attention") if k.available}
+@pytest.mark.parametrize("op", OPS)
+def test_under_sanitizers(op, root, tmp_path):
+    program = build(op, root, tmp_path, *SANITIZE)
+    available = {k.name for k in backends.implementations(op) if k.available}
     assert ran(program, "--cases", 100) == available
 
 
-def test_on_emulated_cpus(root, tmp_path):
+@pytest.mark.parametrize("op", OPS)
+def test_on_emulated_cpus(op, root, tmp_path):
     qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
     if qemu is None:
         pytest.skip("qemu-x86_64 (Debian: qemu-user) is not installed")
-    program = build(root, tmp_path)
+    program = build(op, root, tmp_path)
     plain = {"generic", "odd"}
     assert ran(qemu, "-cpu", "Nehalem", program, "--cases", 20) == plain
     assert ran(qemu, "-cpu", "Haswell", program, "--cases", 20) == {*plain, "avx2"}
