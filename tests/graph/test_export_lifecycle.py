@@ -233,6 +233,15 @@ def test_forcing_another_kernel_repacks(tools, model):
             assert tools.same(model(**CALLS[2]), expected, 2e-3), name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_fuses_the_same(tools, model, dtype):
+    """Also norms behind residual sums: they cast back to the dtype of what they read."""
+    half, plain = quantized(dtype=dtype), quantized(dtype=dtype, fuse=False)
+    assert tools.notes(half) == tools.notes(model)
+    with torch.no_grad():
+        assert tools.same(half(**CALLS[2]), plain(**CALLS[2]), 5e-2)
+
+
 def test_loading_a_state_dict(tools, model):
     other = KeywordEncoder()
     for parameter in other.parameters():
