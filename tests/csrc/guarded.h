@@ -39,7 +39,8 @@ class Guarded {
     base_ =
         static_cast<char*>(mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (base_ == MAP_FAILED) std::abort();
-    if (mprotect(base_ + page, mapped_ - 2 * page, PROT_READ | PROT_WRITE) != 0) std::abort();
+    const int64_t usable = mapped_ - 2 * page;  // qemu refuses to protect nothing
+    if (usable && mprotect(base_ + page, usable, PROT_READ | PROT_WRITE) != 0) std::abort();
     data_ = reinterpret_cast<T*>(coin() ? base_ + page : base_ + mapped_ - page - bytes);
   }
   Guarded(const Guarded&) = delete;
