@@ -55,12 +55,13 @@ inline void output(const char* op, int64_t out_dtype, int64_t activation, bool a
                   out_zero_point);
 }
 
-// Rows that an 8-bit output cannot express.
-inline void finite_scale(const char* op, int64_t out_dtype, const float* scale_a, int64_t count) {
+// Rows that an 8-bit output cannot express; scale_a is contiguous.
+inline void finite_scale(const char* op, int64_t out_dtype, const OptionalTensor& scale_a) {
   const auto type = static_cast<cpu::Dtype>(out_dtype);
-  if (type != cpu::Dtype::s8 && type != cpu::Dtype::u8) return;
-  for (int64_t i = 0; i < count; ++i) {
-    STD_TORCH_CHECK(std::isfinite(scale_a[i]), op,
+  if (!scale_a.has_value() || (type != cpu::Dtype::s8 && type != cpu::Dtype::u8)) return;
+  const float* values = static_cast<const float*>(scale_a->const_data_ptr());
+  for (int64_t i = 0, count = scale_a->numel(); i < count; ++i) {
+    STD_TORCH_CHECK(std::isfinite(values[i]), op,
                     ": scale_a holds NaN or Inf (a row of the input was not finite), which an "
                     "8-bit output cannot express");
   }

@@ -6,7 +6,10 @@ Where the types of all tensors are known, ``attention_rows.py`` takes the views 
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,15 +85,35 @@ def why_torch(
         return "autocast decides by function"
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return "an input requires grad, ours is for inference"
-    return _shapes(q, k, v, enable_gqa) or _mask(q, k, mask, is_causal) or slower(q, k)
+    return why_not(q, k, v, mask, is_causal, enable_gqa) or slower(q, k)
 
 
-def _shapes(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> str | None:
+def why_not(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    enable_gqa: bool,
+    same: Callable[[Any, Any], bool] = operator.eq,
+) -> str | None:
+    """Which type or size our op does not take. ``same``: whether two sizes are one."""
+    return _shapes(q, k, v, enable_gqa, same) or _mask(q, k, mask, is_causal, same)
+
+
+def _shapes(
+    q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool, same: Callable[[Any, Any], bool]
+) -> str | None:
     if q.dtype not in FLOATS or not q.dtype == k.dtype == v.dtype:
         return f"dtypes {q.dtype}, {k.dtype}, {v.dtype}"
     if not q.dim() == k.dim() == v.dim() == 4:
         return "tensors that are not 4-D"
-    if v.shape != k.shape or k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3] or not q.shape[3]:
+    pairs = (
+        *zip(v.shape, k.shape, strict=True),
+        (k.shape[0], q.shape[0]),
+        (k.shape[3], q.shape[3]),
+    )
+    if not all(same(a, b) for a, b in pairs) or same(q.shape[3], 0):
         return f"shapes {list(q.shape)}, {list(k.shape)}, {list(v.shape)}"
     heads, kv_heads = q.shape[1], k.shape[1]
     if heads != kv_heads and not (enable_gqa and kv_heads and heads % kv_heads == 0):
@@ -98,13 +121,20 @@ def _shapes(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> str | None:
     return None
 
 
-def _mask(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> str | None:
+def _mask(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    same: Callable[[Any, Any], bool],
+) -> str | None:
     if mask is None:
         return None
     if is_causal:
         return "a mask together with is_causal"
     full = (*q.shape[:3], k.shape[2])
-    fits = all(a in (1, b) for a, b in zip(reversed(mask.shape), reversed(full), strict=False))
+    sizes = zip(reversed(mask.shape), reversed(full), strict=False)
+    fits = all(same(a, 1) or same(a, b) for a, b in sizes)
     if mask.dim() > 4 or not fits or mask.dtype not in (torch.bool, torch.float32, q.dtype):
         return f"a mask of {mask.dtype} {list(mask.shape)}"
     return None

@@ -15,8 +15,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..ops.attention_reference import heads_of
-from ..ops.checks import FLOATS
-from .attention import slow_kernel
+from .attention import slow_kernel, why_not
+from .export_nodes import drop_unread
 from .trace import argument
 
 
@@ -53,7 +53,7 @@ def attention_on_rows(graph: fx.Graph) -> None:
                     new = graph.call_function(attention_of_rows, arguments)
                 new.meta["val"] = last.meta["val"]
                 last.replace_all_uses_with(new)
-    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+    drop_unread(graph)
 
 
 def _arguments(node: fx.Node) -> tuple[Any, ...] | None:
@@ -68,30 +68,13 @@ def _arguments(node: fx.Node) -> tuple[Any, ...] | None:
     gqa = argument(node, 7, "enable_gqa", False)
     scale = argument(node, 6, "scale", None)
     plain = isinstance(is_causal, bool) and isinstance(scale, (float, type(None)))
-    if not plain or argument(node, 4, "dropout_p", 0.0) != 0:
+    plain = plain and isinstance(mask, (fx.Node, type(None)))
+    if not plain or argument(node, 4, "dropout_p", 0.0) != 0 or q.device.type != "cpu":
         return None
-    if q.dtype not in FLOATS or not q.dtype == k.dtype == v.dtype or q.device.type != "cpu":
-        return None
-    group = q.shape[1] % k.shape[1] == 0 if gqa else q.shape[1] == k.shape[1]
-    if not group or not _like(v, k.shape) or not _known(k.shape[0], q.shape[0]):
-        return None
-    if k.shape[3] != q.shape[3] or not _takes(mask, is_causal, q, k):
+    like = None if mask is None else mask.meta["val"]
+    if why_not(q, k, v, like, is_causal, gqa, _known) is not None:
         return None
     return (*rows, mask, q.shape[3], q.shape[3] ** -0.5 if scale is None else scale, is_causal)
-
-
-def _takes(mask: Any, is_causal: bool, q: Tensor, k: Tensor) -> bool:
-    if mask is None:
-        return True
-    if is_causal or not isinstance(mask, fx.Node):
-        return False
-    like = mask.meta["val"]
-    full = (*q.shape[:3], k.shape[2])
-    fits = all(
-        _known(a, 1) or _known(a, b)
-        for a, b in zip(reversed(like.shape), reversed(full), strict=False)
-    )
-    return fits and like.dim() <= 4 and like.dtype in (torch.bool, torch.float32, q.dtype)
 
 
 def _rows_before(node: Any) -> fx.Node | None:

@@ -23,7 +23,7 @@ from ..nn.int8_linear import Int8Linear
 from .attention_rows import attention_on_rows
 from .export_example import encode
 from .export_forward import Arguments, Captured, CapturedForward, Leaf, Tree, same
-from .export_nodes import CONSTANT, normal_form, path_of
+from .export_nodes import CONSTANT, drop_unread, normal_form, path_of
 from .export_shapes import sizes_of
 from .export_simplify import convert_masks_once
 from .export_watch import Reads, Watch, recording
@@ -225,7 +225,7 @@ class _Capture:
             owner.add_module(target, self.parts[target])
         notes, guards = rewrite(graph, owner)
         assert not guards  # no part is called whose code decides: Watch looks at everything else
-        graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+        drop_unread(graph)
         return {path_of(name): list(map(path_of, found)) for name, found in notes.items()}
 
 

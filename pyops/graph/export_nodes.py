@@ -105,7 +105,7 @@ class _Builder:
             if node.op == "placeholder":
                 self._add(node, self._input(node, specs[node.name]))
         self.graph.output(tuple(self._calls(self.program.graph_module)))
-        self.graph.eliminate_dead_code(is_impure_node=_kept)
+        drop_unread(self.graph)
         return self.graph
 
     def _calls(self, module: torch.nn.Module) -> list[Any]:
@@ -191,8 +191,9 @@ class _Builder:
         return self.graph.call_function(operator.getitem, (x, (*[slice(None)] * dim, at)))
 
 
-def _kept(node: fx.Node) -> bool:
-    return node.op in ("placeholder", "output")
+def drop_unread(graph: fx.Graph) -> None:
+    """Erases what nothing reads; no call of such a graph does more than return a value."""
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
 
 
 def _identity(name: str, node: fx.Node) -> bool:

@@ -39,6 +39,7 @@ INT8_GEMM = (
     Expected("avx512", "vpmaddwd zmm", 24, ("vpdpbusd",)),
     Expected("avx512vnni", "vpdpbusd zmm", 24),
     Expected("amx", "tdpbssd tmm", 4),
+    Expected("amx", "tdpbusd tmm", 4),
 )
 ATTENTION = (
     Expected("avx2", "vfmadd231ps ymm", 12),
@@ -62,7 +63,7 @@ _KERNELS = {
 ISA_NAMESPACE = rf"pyops::cpu::({'|'.join(sorted(_KERNELS))})::"
 
 
-@pytest.mark.parametrize("expected", INT8_GEMM, ids=lambda e: e.kernel)
+@pytest.mark.parametrize("expected", INT8_GEMM, ids=lambda e: f"{e.kernel} {e.opcode.split()[0]}")
 def test_hot_loop(object_code, opcodes, expected):
     pattern = rf"pyops::cpu::{expected.kernel}::"
     loop = object_code.hottest_loop(pattern, expected.opcode)

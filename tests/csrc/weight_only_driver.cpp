@@ -8,11 +8,11 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <string>
 #include <vector>
 
 #include "cpu/weight_only/pack.h"
 #include "guarded.h"
+#include "run_kernels.h"
 
 using namespace pyops::cpu;
 
@@ -146,20 +146,5 @@ void one_case(const WeightKernel& kernel) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int64_t cases = 100, seed = 1;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    if (flag == "--cases") cases = std::atoll(argv[i + 1]);
-    if (flag == "--seed") seed = std::atoll(argv[i + 1]);
-  }
-  for (int i = 0; i < weight_only_kernels.count(); ++i) {
-    if (!weight_only_kernels.available(i)) continue;
-    const auto& kernel = static_cast<const WeightKernel&>(weight_only_kernels.row(i));
-    rng.seed(static_cast<uint64_t>(seed));
-    for (int64_t c = 0; c < cases; ++c) one_case(kernel);
-    std::printf("ran %s\n", kernel.name);
-    std::fflush(stdout);
-  }
-  std::printf("%d failures\n", failures);
-  return failures == 0 ? 0 : 1;
+  return run_kernels<WeightKernel>(weight_only_kernels, one_case, failures, argc, argv);
 }

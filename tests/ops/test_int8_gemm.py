@@ -171,7 +171,7 @@ def test_nothing_is_read_behind_a_buffer(kernel: str) -> None:
         rng = torch.Generator().manual_seed(m)
         w = random_codes(rng, n, k, True, 0)
         packed = guarded(ops.int8_pack(guarded(w, keep)), keep)
-        a = guarded(random_codes(rng, m, k, True, 0), keep)
+        codes = [guarded(random_codes(rng, m, k, signed, 0), keep) for signed in (True, False)]
         scale_a, scale_w = guarded(torch.rand(m), keep), guarded(torch.rand(n), keep)
         bias = guarded(torch.randn(n), keep)
         for dtype in FLOATS:
@@ -179,9 +179,10 @@ def test_nothing_is_read_behind_a_buffer(kernel: str) -> None:
             x = guarded(torch.randn(m, k).to(dtype), keep)
             ops.quantize_rows(x, symmetric=False)
             ops.int8_linear(x, packed, scale_w, bias, residual=residual)
-            ops.int8_gemm(
-                a, packed, n, scale_a=scale_a, scale_w=scale_w, bias=bias, residual=residual
-            )
+            for a in codes:
+                ops.int8_gemm(
+                    a, packed, n, scale_a=scale_a, scale_w=scale_w, bias=bias, residual=residual
+                )
         assert_same(ops.int8_unpack(packed, n, k), w, kernel)
 
 

@@ -69,6 +69,10 @@ BAD: list[tuple[str, Call, type[Exception], str]] = [
      lambda p: ops.int8_gemm(A, p, N, scale_a=torch.tensor([torch.nan]), out_dtype=torch.int8),
      ValueError, "int8_gemm: scale_a holds NaN or Inf (a row of the input was not finite), "
      "which an 8-bit output cannot express"),
+    ("nan scale, no rows",
+     lambda p: ops.int8_gemm(A[:0], p, N, scale_a=torch.tensor([torch.inf]), out_dtype=torch.uint8),
+     ValueError, "int8_gemm: scale_a holds NaN or Inf (a row of the input was not finite), "
+     "which an 8-bit output cannot express"),
     ("meta bias", lambda p: ops.int8_gemm(A, p, N, bias=BIAS.to("meta")), ValueError,
      "int8_gemm: bias is on meta, but the first argument on cpu"),
     ("meta packed", lambda p: ops.int8_linear(X, p.to("meta"), SCALE), ValueError,

@@ -102,15 +102,16 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
       scale_a.has_value() || scale_w.has_value() || bias.has_value() || residual.has_value(),
       out_scale, out_zero_point);
 
+  const OptionalTensor row_scale = dense(scale_a), row_zero = dense(zero_point_a);
+  checks::finite_scale("int8_gemm", out_dtype, row_scale);
+
   const Tensor a = dense(input);
   const Tensor out = output_like(a, n, out_dtype);
   if (s.m == 0 || s.n == 0) return out;
   const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
-  const OptionalTensor row_scale = dense(scale_a), row_zero = dense(zero_point_a);
   Epilogue e = epilogue_of(operands, activation, out_dtype, out);
   e.w_sum = packed_sums(packed.const_data_ptr());
   e.scale_a = pointer<float>(row_scale);
-  if (e.scale_a) checks::finite_scale("int8_gemm", out_dtype, e.scale_a, row_scale->numel());
   e.scale_a_stride = scale_a.has_value() && scale_a->numel() > 1;
   e.zero_a = pointer<int32_t>(row_zero);
   e.zero_a_stride = zero_point_a.has_value() && zero_point_a->numel() > 1;
