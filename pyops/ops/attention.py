@@ -95,14 +95,17 @@ def attention_rows(
         TypeError, ValueError: as ``attention``; and a row is no multiple of ``head_size``.
     """
     no_grad("attention_rows", q, k, v, mask)
-    by = scale if scale is not None else head_size**-0.5 if head_size > 0 else 1.0
     try:
+        by = scale if scale is not None else head_size**-0.5 if head_size > 0 else 1.0
         out: Tensor = torch.ops.pyops.attention_rows.default(
             q, k, v, mask, head_size, by, is_causal
         )
         return out
-    except RuntimeError as error:
+    except (TypeError, RuntimeError) as error:
         refused = error
+    if not isinstance(head_size, (int, torch.SymInt)):
+        name = type(head_size).__name__
+        raise TypeError(f"attention_rows: head_size must be an int, but is {name}")
     plain.check(q, k, v, mask, is_causal, head_size, "attention_rows")
     raise refused
 

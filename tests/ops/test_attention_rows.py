@@ -106,6 +106,15 @@ def test_refusals(given: dict[str, Any], error: type[Exception], message: str) -
             torch.ops.pyops.attention_rows(*arguments, 1.0, call["is_causal"])
 
 
+@pytest.mark.parametrize("head_size", [None, "8", 8.0])
+def test_head_sizes_that_are_no_integers_are_refused(head_size: Any) -> None:
+    name = type(head_size).__name__
+    with pytest.raises(
+        TypeError, match=f"^attention_rows: head_size must be an int, but is {name}$"
+    ):
+        ops.attention_rows(Q, KV, KV, head_size=head_size)
+
+
 def test_gradients_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^attention_rows is for inference: an argument requires"):
         ops.attention_rows(Q.clone().requires_grad_(), KV, KV, head_size=8)
