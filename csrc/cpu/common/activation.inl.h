@@ -23,7 +23,7 @@ inline F32 exp(F32 y) {
   r = sub(r, mul(n, set1(-2.12194440e-4f)));
   const F32 p = add(add(mul(horner(r, kExp), mul(r, r)), r), set1(1.0f));
   const I32 n_bits = sub(as_i32(shifted), set1_i32(0x4b400000 - 127));
-  return mul(p, as_f32(shift_left_23(n_bits)));
+  return mul(p, as_f32(shift_left<23>(n_bits)));
 }
 
 // tail(z) by a polynomial for each of 16 intervals: with z = (i + f) * 23 / 64, |f| <= 0.5, a line

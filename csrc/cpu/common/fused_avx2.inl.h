@@ -19,7 +19,7 @@ inline F32 exp2(F32 t) {
   F32 p = set1(kExp2<kTerms>[kTerms - 1]);
   PYOPS_UNROLL
   for (int i = kTerms - 2; i >= 0; --i) p = fma(p, r, set1(kExp2<kTerms>[i]));
-  return mul(p, as_f32(shift_left_23(add(to_i32(n), set1_i32(127)))));
+  return mul(p, as_f32(shift_left<23>(add(to_i32(n), set1_i32(127)))));
 }
 
 inline void transpose(F32 (&rows)[kLanes]) {

@@ -14,7 +14,7 @@ inline F32 exp2(F32 t) {
   const F32 r = t - to_f32(n);
   F32 p = kExp2<kTerms>[kTerms - 1];
   for (int i = kTerms - 2; i >= 0; --i) p = fma(p, r, kExp2<kTerms>[i]);
-  return p * as_f32(shift_left_23(n + 127));
+  return p * as_f32(shift_left<23>(n + 127));
 }
 
 inline void transpose(F32 (&)[kLanes]) {}

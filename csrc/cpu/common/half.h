@@ -1,4 +1,4 @@
-// bfloat16 and float16 bits to and from float, round to nearest even, for the generic level.
+// Bits of floats; bfloat16 and float16 bits to and from float, round to nearest even.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -14,6 +14,11 @@ inline float bits_float(uint32_t bits) {
   float v;
   std::memcpy(&v, &bits, 4);
   return v;
+}
+
+// Of |v| < 2^22: adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the bits.
+inline int32_t round_to_even(float v) {
+  return static_cast<int32_t>(float_bits(v + 12582912.0f)) - 0x4b400000;
 }
 
 inline float bf16_to_float(uint16_t b) { return bits_float(static_cast<uint32_t>(b) << 16); }

@@ -25,7 +25,13 @@ inline I32 mul(I32 a, I32 b) { return _mm256_mullo_epi32(a, b); }
 inline I32 max(I32 a, I32 b) { return _mm256_max_epi32(a, b); }
 inline I32 min(I32 a, I32 b) { return _mm256_min_epi32(a, b); }
 inline I32 bit_and(I32 a, I32 b) { return _mm256_and_si256(a, b); }
-inline I32 shift_left_23(I32 a) { return _mm256_slli_epi32(a, 23); }
+template <int kBits>
+inline I32 shift_left(I32 a) {
+  return _mm256_slli_epi32(a, kBits);
+}
+inline I32 max_u32(I32 a, I32 b) { return _mm256_max_epu32(a, b); }
+inline I32 max_s16(I32 a, I32 b) { return _mm256_max_epi16(a, b); }
+inline I32 max_u16(I32 a, I32 b) { return _mm256_max_epu16(a, b); }
 
 inline F32 lookup_16(const float* table, I32 i) {
   const F32 low = _mm256_permutevar8x32_ps(_mm256_load_ps(table), i);
@@ -36,20 +42,17 @@ inline F32 to_f32(I32 a) { return _mm256_cvtepi32_ps(a); }
 inline I32 to_i32(F32 a) { return _mm256_cvtps_epi32(a); }
 
 inline int32_t reduce_max(I32 a) {
-  alignas(32) int32_t lane[kLanes];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(lane), a);
-  int32_t best = lane[0];
-  for (int i = 1; i < kLanes; ++i) best = lane[i] > best ? lane[i] : best;
-  return best;
+  __m128i v = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  v = _mm_max_epi32(v, _mm_shuffle_epi32(v, 0x4e));
+  v = _mm_max_epi32(v, _mm_shuffle_epi32(v, 0xb1));
+  return _mm_cvtsi128_si32(v);
 }
 inline float reduce_max(F32 a) {
-  alignas(32) float lane[kLanes];
-  _mm256_store_ps(lane, a);
-  float best = lane[0];
-  for (int i = 1; i < kLanes; ++i) best = lane[i] > best ? lane[i] : best;
-  return best;
+  __m128 v = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  v = _mm_max_ps(v, _mm_shuffle_ps(v, v, 0x4e));
+  v = _mm_max_ps(v, _mm_shuffle_ps(v, v, 0xb1));
+  return _mm_cvtss_f32(v);
 }
-inline float reduce_min(F32 a) { return -reduce_max(sub(set1(-0.0f), a)); }
 
 // Part of a vector goes through a stack copy: only the last vector of a row comes here.
 template <class T>
@@ -63,6 +66,7 @@ inline F32 load(const float* p, int n = kLanes) {
   copy_part(part, p, n);
   return _mm256_load_ps(part);
 }
+inline I32 load_bits(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline I32 load(const int32_t* p, int n = kLanes) {
   if (n == kLanes) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   alignas(32) int32_t part[kLanes] = {};

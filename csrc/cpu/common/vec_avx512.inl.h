@@ -3,6 +3,7 @@
 //
 // Loads and stores with a count touch n lanes: the others are read as 0, and never written.
 // lookup_16(table, i): table[i & 15] of a 64-byte aligned table.
+// max_s16, max_u16: of the signed or unsigned halves of each lane.
 // max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in b comes through.
 
 constexpr int kLanes = 16;
@@ -31,7 +32,13 @@ inline I32 mul(I32 a, I32 b) { return _mm512_mullo_epi32(a, b); }
 inline I32 max(I32 a, I32 b) { return _mm512_max_epi32(a, b); }
 inline I32 min(I32 a, I32 b) { return _mm512_min_epi32(a, b); }
 inline I32 bit_and(I32 a, I32 b) { return _mm512_and_si512(a, b); }
-inline I32 shift_left_23(I32 a) { return _mm512_slli_epi32(a, 23); }
+template <int kBits>
+inline I32 shift_left(I32 a) {
+  return _mm512_slli_epi32(a, kBits);
+}
+inline I32 max_u32(I32 a, I32 b) { return _mm512_max_epu32(a, b); }
+inline I32 max_s16(I32 a, I32 b) { return _mm512_max_epi16(a, b); }
+inline I32 max_u16(I32 a, I32 b) { return _mm512_max_epu16(a, b); }
 
 inline F32 lookup_16(const float* table, I32 i) {
   return _mm512_permutexvar_ps(i, _mm512_load_ps(table));
@@ -41,10 +48,10 @@ inline I32 to_i32(F32 a) { return _mm512_cvtps_epi32(a); }  // to nearest even
 
 inline int32_t reduce_max(I32 a) { return _mm512_reduce_max_epi32(a); }
 inline float reduce_max(F32 a) { return _mm512_reduce_max_ps(a); }
-inline float reduce_min(F32 a) { return _mm512_reduce_min_ps(a); }
 
 inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
 inline F32 load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline I32 load_bits(const void* p) { return _mm512_loadu_si512(p); }
 inline I32 load(const int32_t* p) { return _mm512_loadu_si512(p); }
 inline I32 load(const int32_t* p, int n) { return _mm512_maskz_loadu_epi32(first(n), p); }
 inline F32 load_bf16(const uint16_t* p, int n = kLanes) {

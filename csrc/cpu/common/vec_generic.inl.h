@@ -32,20 +32,36 @@ inline I32 mul(I32 a, I32 b) {
 inline I32 max(I32 a, I32 b) { return a > b ? a : b; }
 inline I32 min(I32 a, I32 b) { return a < b ? a : b; }
 inline I32 bit_and(I32 a, I32 b) { return a & b; }
-inline I32 shift_left_23(I32 a) { return static_cast<int32_t>(static_cast<uint32_t>(a) << 23); }
+template <int kBits>
+inline I32 shift_left(I32 a) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) << kBits);
+}
+inline I32 max_u32(I32 a, I32 b) {
+  return static_cast<uint32_t>(a) > static_cast<uint32_t>(b) ? a : b;
+}
+// The upper halves decide as whole lanes do.
+inline I32 max_s16(I32 a, I32 b) {
+  const I32 low = shift_left<16>(a) > shift_left<16>(b) ? a : b;
+  return (max(a | 0xffff, b | 0xffff) & ~0xffff) | (low & 0xffff);
+}
+inline I32 max_u16(I32 a, I32 b) {
+  const I32 low = max_u32(shift_left<16>(a), shift_left<16>(b));
+  return (max_u32(a, b) & ~0xffff) | ((low >> 16) & 0xffff);
+}
 
 inline F32 lookup_16(const float* table, I32 i) { return table[i & 15]; }
 inline F32 to_f32(I32 a) { return static_cast<float>(a); }
-inline I32 to_i32(F32 a) {
-  // |a| < 2^22 here: adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the bits.
-  return static_cast<int32_t>(float_bits(a + 12582912.0f)) - 0x4b400000;
-}
+inline I32 to_i32(F32 a) { return round_to_even(a); }
 
 inline int32_t reduce_max(I32 a) { return a; }
 inline float reduce_max(F32 a) { return a; }
-inline float reduce_min(F32 a) { return a; }
 
 inline F32 load(const float* p, int = 1) { return *p; }
+inline I32 load_bits(const void* p) {
+  I32 bits;
+  __builtin_memcpy(&bits, p, 4);
+  return bits;
+}
 inline I32 load(const int32_t* p, int = 1) { return *p; }
 inline F32 load_bf16(const uint16_t* p, int = 1) { return bf16_to_float(*p); }
 inline F32 load_f16(const uint16_t* p, int = 1) { return f16_to_float(*p); }
