@@ -1,8 +1,11 @@
 // 32 x 32 tile of AMX: four 16 x 16 sums, two tiles of a and two of w. Codes of a are s8 or u8: no
 // shift of either.
 //
-//   tmm 0 1     sums, rows 0..15     tmm 4  a rows  0..15     tmm 6 7  w columns 0..15, 16..31
-//       2 3          rows 16..31         5  a rows 16..31
+//   tmm 0 1     sums, upper rows     tmm 4  a upper rows     tmm 6 7  w columns 0..15, 16..31
+//       2 3          lower rows          5  a lower rows
+//
+// Where fewer than 16 rows are left, their tile begins among rows that are done: it computes those
+// again, and the tiles keep their configuration, which takes as long to load as two steps.
 //
 // A tile of w is 16 rows of 64 bytes, row i holding k = 4i..4i+3 of 16 columns: the packed panel of
 // the VNNI levels as it stands, read with its own stride.
@@ -32,13 +35,11 @@ struct TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Rows of the upper and of the lower half; a lower half of 0 rows is never touched.
-void configure(int upper, int lower) {
+void configure(int rows) {
   alignas(64) TileConfig config;
-  const int rows[8] = {upper, upper, lower, lower, upper, lower, kTileRows, kTileRows};
   for (int t = 0; t < 8; ++t) {
-    config.bytes[t] = rows[t] ? kTileBytes : 0;
-    config.rows[t] = static_cast<uint8_t>(rows[t]);
+    config.bytes[t] = kTileBytes;
+    config.rows[t] = static_cast<uint8_t>(t < 6 ? rows : kTileRows);
   }
   // Not _tile_loadconfig: gcc 12 declares that it reads 8 of the 64 bytes, and may drop the stores
   // to the others.
@@ -64,11 +65,17 @@ struct Ahead {
   }
 };
 
+// Where the upper and the lower rows of a tile begin.
+struct Rows {
+  const int8_t *upper, *lower;
+  int64_t lda;
+};
+
 template <bool kUnsigned, bool kLower>
-inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) {
+inline void step(const Rows& a, int64_t k, const int8_t* w, int64_t stride) {
   _tile_loadd(6, w, stride);
   _tile_loadd(7, w + kTileBytes, stride);
-  _tile_loadd(4, a, lda);
+  _tile_loadd(4, a.upper + k, a.lda);
   if (kUnsigned) {
     _tile_dpbusd(0, 4, 6);
     _tile_dpbusd(1, 4, 7);
@@ -77,7 +84,7 @@ inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) 
     _tile_dpbssd(1, 4, 7);
   }
   if (!kLower) return;
-  _tile_loadd(5, a + kTileRows * lda, lda);
+  _tile_loadd(5, a.lower + k, a.lda);
   if (kUnsigned) {
     _tile_dpbusd(2, 5, 6);
     _tile_dpbusd(3, 5, 7);
@@ -87,11 +94,11 @@ inline void step(const int8_t* a, int64_t lda, const int8_t* w, int64_t stride) 
   }
 }
 
-// The sums of up to 32 rows and 32 columns, into acc[32][kMaxCols]; start: what the columns' sums
-// start from, or null.
+// The sums of 32 columns, of the upper rows into acc[][kMaxCols], of the lower ones into acc_lower;
+// start: what the columns' sums start from, or null.
 template <bool kUnsigned, bool kLower>
-__attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights& w, int c0,
-                                    const int32_t* start, int32_t* acc, Ahead* ahead) {
+__attribute__((noinline)) void tile(const Rows& a, const Weights& w, int c0, const int32_t* start,
+                                    int32_t* acc, int32_t* acc_lower, Ahead* ahead) {
   if (start == nullptr) {
     _tile_zero(0);
     _tile_zero(1);
@@ -109,14 +116,14 @@ __attribute__((noinline)) void tile(const int8_t* a, int64_t lda, const Weights&
   }
   for (int64_t k = 0; k < w.whole; k += kTileDepth) {
     ahead->step();
-    step<kUnsigned, kLower>(a + k, lda, w.panel + c0 * 4 + k / 4 * w.stride, w.stride);
+    step<kUnsigned, kLower>(a, k, w.panel + c0 * 4 + k / 4 * w.stride, w.stride);
   }
-  if (w.last) step<kUnsigned, kLower>(a + w.whole, lda, w.last + c0 * 4, kMaxCols * 4);
+  if (w.last) step<kUnsigned, kLower>(a, w.whole, w.last + c0 * 4, kMaxCols * 4);
   _tile_stored(0, acc, kMaxCols * 4);
   _tile_stored(1, acc + 16, kMaxCols * 4);
   if (kLower) {
-    _tile_stored(2, acc + kTileRows * kMaxCols, kMaxCols * 4);
-    _tile_stored(3, acc + kTileRows * kMaxCols + 16, kMaxCols * 4);
+    _tile_stored(2, acc_lower, kMaxCols * 4);
+    _tile_stored(3, acc_lower + 16, kMaxCols * 4);
   }
 }
 
@@ -147,24 +154,25 @@ void block(const Int8GemmBlock& b) {
   const int64_t passes = (b.rows + 31) / 32 * ((b.cols + 31) / 32);
   const char* next_panel = reinterpret_cast<const char*>(b.w) + b.k * b.stored_cols;
   Ahead ahead = {next_panel, (b.stored_cols + passes - 1) / passes};
-  int configured = 0;
+  const int height = static_cast<int>(min64(kTileRows, b.rows));
+  if (b.first) configure(height);
   for (int r0 = 0; r0 < b.rows; r0 += 2 * kTileRows) {
     const int rows = static_cast<int>(min64(2 * kTileRows, b.rows - r0));
-    const int upper = static_cast<int>(min64(kTileRows, rows)), lower = rows - upper;
-    if (rows != configured) configure(upper, lower);
-    configured = rows;
-    const int8_t* a = static_cast<const int8_t*>(b.a) + r0 * b.lda_bytes;
+    const int back = rows < height ? height - rows : 0;  // rows done before
+    const int lower = rows > kTileRows ? rows - kTileRows : 0;
+    const int8_t* upper_a = static_cast<const int8_t*>(b.a) + (r0 - back) * b.lda_bytes;
+    const Rows a = {upper_a, upper_a + lower * b.lda_bytes, b.lda_bytes};
     prefetch_output(epilogue, r0, rows, b.n0, b.cols);
     for (int c0 = 0; c0 < b.cols; c0 += 32) {
       if (lower) {
-        tile<kUnsigned, true>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
+        tile<kUnsigned, true>(a, w, c0, start, acc + c0, acc + lower * kMaxCols + c0, &ahead);
       } else {
-        tile<kUnsigned, false>(a, b.lda_bytes, w, c0, start, acc + c0, &ahead);
+        tile<kUnsigned, false>(a, w, c0, start, acc + c0, nullptr, &ahead);
       }
     }
-    finish(epilogue, acc, kMaxCols, r0, rows, b.n0, b.cols);
+    finish(epilogue, acc + back * kMaxCols, kMaxCols, r0, rows, b.n0, b.cols);
   }
-  _tile_release();
+  if (b.last) _tile_release();
 }
 
 }  // namespace

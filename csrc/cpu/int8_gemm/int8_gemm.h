@@ -49,6 +49,9 @@ struct Int8GemmBlock {
   int rows, cols;            // 0 < rows <= kBlockRows, 0 < cols <= nr
   int64_t n0;                // column of the matrix that column 0 of this block is
   const Epilogue* epilogue;  // its rows count from the first row of this block
+  // Of the blocks with these rows of a that this thread runs one after the other: only between
+  // them does a kernel keep a state of the CPU.
+  bool first = true, last = true;
   // Of a cut panel (cut.h): what its sums start from, the windows of a that it multiplies, and
   // what was cut away, in order of k. Bytes that a caller may have damaged: any value is safe.
   const int32_t* start = nullptr;

@@ -64,7 +64,9 @@ inline void multiply_columns(const Product& p, const Operand& w, const Epilogue&
                            static_cast<int>(rows),
                            static_cast<int>(stop - n0),
                            n0,
-                           &epilogue};
+                           &epilogue,
+                           n0 == col,
+                           stop == col_end};
     if (kernel.cut) add_cut(&block, cut, panel / kernel.nr, p.shape.k, n0);
     kernel.block(block);
     n0 = stop;
