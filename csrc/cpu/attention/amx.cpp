@@ -4,6 +4,7 @@
 //       2 3          rows 16..31         5  rows 16..31
 //
 // A tile of columns is 16 lines of 16 dwords: k and v as pack.h has them, read with their strides.
+#define PYOPS_AVX512_BF16
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>

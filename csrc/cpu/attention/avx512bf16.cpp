@@ -1,4 +1,5 @@
 // 6 x 64 tile of bf16 pairs. zmm: 24 sums + 4 of k or v + 1 broadcast = 29 of 32.
+#define PYOPS_AVX512_BF16
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>

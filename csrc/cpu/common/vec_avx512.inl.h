@@ -1,5 +1,5 @@
 // 16-lane vectors for the AVX-512 levels (F, BW, VL, DQ). Include inside a target region and an
-// anonymous namespace.
+// anonymous namespace; a level with AVX512-BF16 defines PYOPS_AVX512_BF16 first.
 //
 // Loads and stores with a count touch n lanes: the others are read as 0, and never written.
 // lookup_16(table, i): table[i & 15] of a 64-byte aligned table.
@@ -64,6 +64,14 @@ inline F32 load_f16(const uint16_t* p, int n = kLanes) {
 inline void store(float* p, F32 v, int n = kLanes) { _mm512_mask_storeu_ps(p, first(n), v); }
 inline void store(int32_t* p, I32 v, int n = kLanes) { _mm512_mask_storeu_epi32(p, first(n), v); }
 inline void store_bf16(uint16_t* p, F32 v, int n = kLanes) {
+#ifdef PYOPS_AVX512_BF16
+  // vcvtneps2bf16 takes denormals for 0, and the payload of a NaN along: they go the long way.
+  constexpr int kQuietNan = 1, kDenormal = 32, kSignalingNan = 128;
+  if (_mm512_fpclass_ps_mask(v, kQuietNan | kDenormal | kSignalingNan) == 0) {
+    const auto rounded = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+    return _mm256_mask_storeu_epi16(p, first(n), rounded);
+  }
+#endif
   const I32 bits = as_i32(v);
   const I32 odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   I32 rounded = add(add(bits, _mm512_set1_epi32(0x7fff)), odd);

@@ -9,6 +9,7 @@
 //
 // A tile of w is 16 rows of 64 bytes, row i holding k = 4i..4i+3 of 16 columns: the packed panel of
 // the VNNI levels as it stands, read with its own stride.
+#define PYOPS_AVX512_BF16
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>
@@ -16,7 +17,8 @@
 #include "cpu/common/half.h"
 #include "cpu/int8_gemm/int8_gemm.h"
 
-PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8,prfchw")
+PYOPS_TARGET_BEGIN(
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-int8,prfchw")
 namespace pyops::cpu::amx {
 namespace {
 
