@@ -8,19 +8,17 @@ from torch import Tensor
 from .. import backends
 from . import attention_reference as plain
 from .checks import no_grad
+from .define import define
 
-torch.library.define(
-    "pyops::attention",
-    "(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, bool is_causal) -> Tensor",
+define(
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, bool is_causal) -> Tensor",
+    plain,
 )
-torch.library.define(
-    "pyops::attention_rows",
-    "(Tensor q, Tensor k, Tensor v, Tensor? mask, int head_size, float scale, bool is_causal) "
-    "-> Tensor",
+define(
+    "attention_rows(Tensor q, Tensor k, Tensor v, Tensor? mask, int head_size, float scale, bool "
+    "is_causal) -> Tensor",
+    plain,
 )
-for _op in ("attention", "attention_rows"):
-    torch.library.impl(f"pyops::{_op}", "default", getattr(plain, f"{_op}_reference"))
-    torch.library.register_fake(f"pyops::{_op}", getattr(plain, f"{_op}_fake"))
 
 
 def attention(

@@ -11,22 +11,18 @@ from torch import Tensor
 
 from . import checks
 from . import int8_gemm_reference as plain
+from .define import define
 from .epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE
 
-torch.library.define(
-    "pyops::quantize_rows", "(Tensor x, bool symmetric, bool signed) -> (Tensor, Tensor, Tensor)"
+define("quantize_rows(Tensor x, bool symmetric, bool signed) -> (Tensor, Tensor, Tensor)", plain)
+define("int8_pack(Tensor weight) -> Tensor", plain)
+define("int8_unpack(Tensor packed, int n, int k) -> Tensor", plain)
+define(
+    "int8_gemm(Tensor a, Tensor packed, int n, Tensor? scale_a, Tensor? zero_point_a, Tensor? "
+    "scale_w, Tensor? bias, Tensor? residual, int activation, int out_dtype, float out_scale, int "
+    "out_zero_point) -> Tensor",
+    plain,
 )
-torch.library.define("pyops::int8_pack", "(Tensor weight) -> Tensor")
-torch.library.define("pyops::int8_unpack", "(Tensor packed, int n, int k) -> Tensor")
-torch.library.define(
-    "pyops::int8_gemm",
-    "(Tensor a, Tensor packed, int n, Tensor? scale_a, Tensor? zero_point_a, Tensor? scale_w, "
-    "Tensor? bias, Tensor? residual, int activation, int out_dtype, float out_scale, "
-    "int out_zero_point) -> Tensor",
-)
-for _op in ("quantize_rows", "int8_pack", "int8_unpack", "int8_gemm"):
-    torch.library.impl(f"pyops::{_op}", "default", getattr(plain, f"{_op}_reference"))
-    torch.library.register_fake(f"pyops::{_op}", getattr(plain, f"{_op}_fake"))
 
 
 def quantize_rows(

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from . import checks
 from . import int8_gemm_reference as plain
+from .define import define
 from .epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE
 
-torch.library.define(
-    "pyops::int8_linear",
-    "(Tensor x, Tensor packed, Tensor scale_w, Tensor? bias, Tensor? residual, int activation, "
-    "int out_dtype) -> Tensor",
+define(
+    "int8_linear(Tensor x, Tensor packed, Tensor scale_w, Tensor? bias, Tensor? residual, int "
+    "activation, int out_dtype) -> Tensor",
+    plain,
 )
-torch.library.impl("pyops::int8_linear", "default", plain.int8_linear_reference)
-torch.library.register_fake("pyops::int8_linear", plain.int8_linear_fake)
 
 
 def int8_linear(

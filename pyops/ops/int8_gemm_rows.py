@@ -17,15 +17,14 @@ from torch import Tensor
 
 from . import checks
 from . import int8_gemm_rows_reference as plain
+from .define import define
 from .epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE
 
-torch.library.define(
-    "pyops::int8_rows",
-    "(Tensor[] inputs, Tensor[] tensors, int[] steps, float[] eps, int[] outputs, int out_dtype)"
-    " -> Tensor[]",
+define(
+    "int8_rows(Tensor[] inputs, Tensor[] tensors, int[] steps, float[] eps, int[] outputs, int "
+    "out_dtype) -> Tensor[]",
+    plain,
 )
-torch.library.impl("pyops::int8_rows", "default", plain.int8_rows_reference)
-torch.library.register_fake("pyops::int8_rows", plain.int8_rows_fake)
 
 
 @dataclass

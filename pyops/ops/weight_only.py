@@ -13,21 +13,19 @@ from torch import Tensor
 
 from . import checks
 from . import weight_only_reference as plain
+from .define import define
 from .epilogue import ACTIVATION_CODE, OUT_DTYPE_CODE
 
-torch.library.define(
-    "pyops::int8_weight_linear",
-    "(Tensor x, Tensor packed, Tensor scale_w, Tensor? bias, Tensor? residual, int activation, "
-    "int out_dtype) -> Tensor",
+define(
+    "int8_weight_linear(Tensor x, Tensor packed, Tensor scale_w, Tensor? bias, Tensor? residual, "
+    "int activation, int out_dtype) -> Tensor",
+    plain,
 )
-torch.library.define(
-    "pyops::int4_linear",
-    "(Tensor x, Tensor packed, int n, Tensor? bias, Tensor? residual, int activation, "
+define(
+    "int4_linear(Tensor x, Tensor packed, int n, Tensor? bias, Tensor? residual, int activation, "
     "int out_dtype) -> Tensor",
+    plain,
 )
-for _op in ("int8_weight_linear", "int4_linear"):
-    torch.library.impl(f"pyops::{_op}", "default", getattr(plain, f"{_op}_reference"))
-    torch.library.register_fake(f"pyops::{_op}", getattr(plain, f"{_op}_fake"))
 
 
 def int8_weight_linear(

@@ -11,20 +11,17 @@ from torch import Tensor
 from . import checks
 from . import weight_only_checks as own
 from . import weight_only_reference as plain
+from .define import define
 from .weight_only_packing import group_count
 
-torch.library.define("pyops::int8_weight_pack", "(Tensor weight) -> Tensor")
-torch.library.define("pyops::int8_weight_unpack", "(Tensor packed, int n, int k) -> Tensor")
-torch.library.define(
-    "pyops::int4_pack", "(Tensor codes, Tensor scale, Tensor? zero, int group_size) -> Tensor"
+define("int8_weight_pack(Tensor weight) -> Tensor", plain)
+define("int8_weight_unpack(Tensor packed, int n, int k) -> Tensor", plain)
+define("int4_pack(Tensor codes, Tensor scale, Tensor? zero, int group_size) -> Tensor", plain)
+define(
+    "int4_unpack(Tensor packed, int n, int k, int group_size, bool zeros) -> (Tensor, Tensor, "
+    "Tensor)",
+    plain,
 )
-torch.library.define(
-    "pyops::int4_unpack",
-    "(Tensor packed, int n, int k, int group_size, bool zeros) -> (Tensor, Tensor, Tensor)",
-)
-for _op in ("int8_weight_pack", "int8_weight_unpack", "int4_pack", "int4_unpack"):
-    torch.library.impl(f"pyops::{_op}", "default", getattr(plain, f"{_op}_reference"))
-    torch.library.register_fake(f"pyops::{_op}", getattr(plain, f"{_op}_fake"))
 
 _FLOAT32_MIN = torch.finfo(torch.float32).tiny
 # Ranges that a symmetric group tries, as multiples of its largest absolute value.
