@@ -75,8 +75,9 @@ struct Rows {
 
 template <bool kUnsigned, bool kLower>
 inline void step(const Rows& a, int64_t k, const int8_t* w, int64_t stride) {
-  _tile_loadd(6, w, stride);
-  _tile_loadd(7, w + kTileBytes, stride);
+  // Tiles of w pass by: without this hint (tileloaddt1) they drive those of a out of L1.
+  _tile_stream_loadd(6, w, stride);
+  _tile_stream_loadd(7, w + kTileBytes, stride);
   _tile_loadd(4, a.upper + k, a.lda);
   if (kUnsigned) {
     _tile_dpbusd(0, 4, 6);
