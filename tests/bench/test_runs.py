@@ -71,10 +71,11 @@ def test_quality_scores_or_says_what_to_install(tmp_path: Path) -> None:
         pytest.skip(result.stderr.strip())
     assert result.returncode == 0, result.stderr
     scores = json.loads(out.read_text())["scores"]
-    assert set(scores) == {"torch fp32", "pyops"}
+    assert set(scores) == {"torch fp32", "pyops", "pyops bf16"}
     assert scores["torch fp32"]["mean cosine"] == pytest.approx(1)
     assert scores["torch fp32"]["Lee-50"] == pytest.approx(0.656, abs=5e-4)
     assert 0.99 < scores["pyops"]["mean cosine"] < 1
+    assert 0.99 < scores["pyops bf16"]["mean cosine"] < 1
 
 
 def test_caps_are_in_force_and_printed(run_bench: Run, tmp_path: Path) -> None:
