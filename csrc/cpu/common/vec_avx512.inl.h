@@ -2,6 +2,7 @@
 // anonymous namespace; a level with AVX512-BF16 defines PYOPS_AVX512_BF16 first.
 //
 // Loads and stores with a count touch n lanes: the others are read as 0, and never written.
+// load_bits: a whole vector, whatever its values are.
 // lookup_16(table, i): table[i & 15] of a 64-byte aligned table.
 // max_s16, max_u16: of the signed or unsigned halves of each lane.
 // max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in b comes through.
