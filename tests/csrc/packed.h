@@ -47,8 +47,10 @@ inline int32_t read_code(Codes codes, const char* q, int64_t i, bool* agree) {
   if (codes == Codes::s8) return reinterpret_cast<const int8_t*>(q)[i];
   const uint8_t* u8 = reinterpret_cast<const uint8_t*>(q);
   if (codes == Codes::u8) return u8[i];
-  uint8_t want[16];
-  write_strings(u8 + i / 4 * 16, want);
-  *agree = std::memcmp(want, u8 + i / 4 * 16, 16) == 0;
-  return u8[i / 4 * 16 + i % 4];
+  const uint8_t* group = u8 + i / 4 * 16;
+  for (int byte = 0; byte < 16; ++byte) {
+    const uint8_t code = group[string_k(byte)];
+    *agree &= group[byte] == (string_flips(byte) ? 255 - code : code);
+  }
+  return group[i % 4];
 }
