@@ -6,12 +6,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from types import ModuleType
 
 import torch
 from case import Call, Case, UnavailableError, WrongResultError
 from kernels import isa_of, ran
-from roofline import Roofline
+from roofline import PEAK_OF_ISA, Peaks, Roofline
 from torch import Tensor
 
 from pyops import backends
@@ -19,6 +20,7 @@ from pyops.testing.machine import LEAST_IDLE, cpu_use, others_share, wait_until_
 from pyops.testing.timing import Name, Timing, interleave, ratio
 
 OURS = "pyops"
+PEAK = -1  # in place of a case
 MOST_WAIT_SECONDS = 20.0
 
 
@@ -27,8 +29,9 @@ class Row:
     """One candidate on one case. Times are None where it was not timed; ``reason`` says why.
 
     ``ours_faster`` is the median over the rounds of its time / our time. ``mine``: a call of ours.
-    Of our rows, ``kernel`` is what ran, ``peak_share`` our GOP/s / the peak of its instruction on
-    these threads, ``limit_share`` the roofline's least time / our median, ``bound`` what binds it.
+    Of our rows, ``kernel`` is what ran, ``peak_share`` our GOP/s / those of its instruction alone
+    on these threads, the median over the rounds, ``limit_share`` the roofline's least time / our
+    median, ``bound`` what binds it.
     ``others_share``: how much of all CPUs other processes used meanwhile.
     """
 
@@ -78,6 +81,24 @@ class Prepared:
     own_threads: bool = False
     rejected: list[Row] = field(default_factory=list)
 
+    @cached_property
+    def kernels(self) -> list[str]:
+        """The kernels that the products run on; without products, the op's active one."""
+        case = self.case
+        if case.op is None:
+            return []
+        if not case.products:
+            return [case.kernel or backends.kernel(case.op)]
+        return list(dict.fromkeys(ran(case.op, weight, rows) for weight, rows in case.products))
+
+    @cached_property
+    def peak(self) -> str:
+        """The name of the peak that bounds the case; "" where kernels have different ones."""
+        kernels = self.kernels
+        if len(kernels) != 1:
+            return ""
+        return self.case.peak or PEAK_OF_ISA.get(isa_of(self.case.op, kernels[0]), "")
+
 
 def discover(package: str) -> dict[str, ModuleType]:
     """Import every module of ``ops``, ``models`` or ``peers`` and return them by name."""
@@ -112,26 +133,45 @@ def measure(
     schedule: Schedule,
     roofline: Roofline | None,
     slow: bool = False,
+    peaks: Peaks | None = None,
 ) -> list[Row]:
     """Return our row of each case, then the peers'; all calls of all cases are interleaved.
 
-    Nothing of a case is timed when our result is wrong. ``slow``: also our variants.
+    Nothing of a case is timed when our result is wrong. ``slow``: also our variants. With ``peaks``
+    the instructions alone run in the same rounds.
     """
     prepared = [prepare(case, peers, slow) for case in cases]
-    calls = {(at, name): call for at, p in enumerate(prepared) for name, call in p.calls.items()}
+    calls: dict[tuple[int, str], Callable[[], object]] = {
+        (at, name): call for at, p in enumerate(prepared) for name, call in p.calls.items()
+    }
     if not calls:
         return [row for p in prepared for row in p.rejected]
+    bursts = bursts_of(prepared, peaks) if peaks else {}
+    calls |= {(PEAK, name): call for name, (call, _) in bursts.items()}
     timings, others = quietest(calls, schedule, any(p.own_threads for p in prepared))
     rows = []
     for at, p in enumerate(prepared):
         mine = {name: timings[at, name] for name in p.calls}
         timed = [timed_row(p, name, mine, roofline) for name in p.calls]
+        if timed and p.peak in bursts:
+            share = p.case.operations / bursts[p.peak][1]
+            share *= ratio(timings[PEAK, p.peak], mine[OURS])
+            timed[0] = replace(timed[0], peak_share=share)
         rows += [replace(row, others_share=others) for row in timed] + p.rejected
     return rows
 
 
+def bursts_of(
+    prepared: list[Prepared], peaks: Peaks
+) -> dict[str, tuple[Callable[[], object], float]]:
+    """Return calls of the instructions that bound these cases, and their operations, by name."""
+    names = dict.fromkeys(p.peak for p in prepared if p.calls and p.peak)
+    bursts = {name: peaks.burst(name, torch.get_num_threads()) for name in names}
+    return {name: burst for name, burst in bursts.items() if burst}
+
+
 def quietest(
-    calls: dict[Name, Call], schedule: Schedule, settle: bool
+    calls: dict[Name, Callable[[], object]], schedule: Schedule, settle: bool
 ) -> tuple[dict[Name, Timing], float]:
     """Time the calls, again after a wait where others used the CPUs; return the quietest try."""
     found = []
@@ -195,37 +235,21 @@ def rejection(out: Prepared, name: str, error: Exception) -> Row:
 def timed_row(p: Prepared, name: str, timings: dict[str, Timing], roofline: Roofline | None) -> Row:
     """Return the row of candidate ``name``; kernel and shares for ours only."""
     case, median = p.case, timings[name].median
-    kernels = kernels_of(case) if name == OURS else []
-    peak = limit = None
-    if roofline is not None and len(kernels) == 1:
-        isa = isa_of(case.op, kernels[0])
-        peak = roofline.peak(isa, case.peak)
-        limit = roofline.limit(isa, case.operations, case.bytes_moved, case.peak)
+    limit = None
+    if roofline is not None and name == OURS:
+        limit = roofline.limit(p.peak, case.operations, case.bytes_moved)
     return Row(
         case.name,
         name,
         torch.get_num_threads(),
-        kernel="+".join(kernels) or None,
+        kernel="+".join(p.kernels) or None if name == OURS else None,
         median_us=median * 1e6,
         p10_us=timings[name].percentile(10) * 1e6,
         gops=case.operations / median / 1e9,
         gbs=case.bytes_moved / median / 1e9,
-        peak_share=case.operations / median / 1e9 / peak if peak else None,
         limit_share=limit[0] / median if limit else None,
         bound=limit[1] if limit else None,
         ours_faster=ratio(timings[name], timings[OURS]),
         mine=name in p.mine,
         quality=p.quality[name],
     )
-
-
-def kernels_of(case: Case) -> list[str]:
-    """Return the kernels that the products of ``case`` run on, without repetition.
-
-    Without products, the kernel of the op that is active.
-    """
-    if case.op is None:
-        return []
-    if not case.products:
-        return [case.kernel or backends.kernel(case.op)]
-    return list(dict.fromkeys(ran(case.op, weight, rows) for weight, rows in case.products))

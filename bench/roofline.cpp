@@ -3,6 +3,9 @@
 //   roofline THREADS   prints one JSON object per line: {"name", "unit", "value"} or
 //                      {"name", "reason"} for what this CPU lacks.
 //
+// As a shared library it runs one of the instructions on request (run_peak), so that its rate can
+// be taken between calls of a kernel.
+//
 // Kernels are straight-line inline assembly over independent registers, so that no compiler flag
 // is needed, nothing spills, and the instruction is the only bottleneck. Builds for plain x86-64.
 
@@ -119,27 +122,31 @@ void tdpbusd_amx(int64_t n) {
       : "cc");
 }
 
-// Seconds of the slowest of `threads` threads that all start `work(thread)` together; best of 5.
+// Seconds of the slowest of `threads` threads, this one among them, that all start `work(thread)`
+// together.
+template <class Work>
+double seconds_of(int threads, const Work& work) {
+  std::atomic<int> ready{0};
+  std::vector<double> seconds(threads);
+  const auto run = [&](int thread) {
+    ++ready;
+    while (ready < threads) {
+    }
+    const double start = now();
+    work(thread);
+    seconds[thread] = now() - start;
+  };
+  std::vector<std::thread> pool;
+  for (int thread = 1; thread < threads; ++thread) pool.emplace_back(run, thread);
+  run(0);
+  for (auto& thread : pool) thread.join();
+  return *std::max_element(seconds.begin(), seconds.end());
+}
+
 template <class Work>
 double best_seconds(int threads, const Work& work) {
   double best = 1e9;
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    std::atomic<int> ready{0};
-    std::vector<double> seconds(threads);
-    std::vector<std::thread> pool;
-    for (int thread = 0; thread < threads; ++thread) {
-      pool.emplace_back([&, thread] {
-        ++ready;
-        while (ready < threads) {
-        }
-        const double start = now();
-        work(thread);
-        seconds[thread] = now() - start;
-      });
-    }
-    for (auto& thread : pool) thread.join();
-    best = std::min(best, *std::max_element(seconds.begin(), seconds.end()));
-  }
+  for (int repeat = 0; repeat < 5; ++repeat) best = std::min(best, seconds_of(threads, work));
   return best;
 }
 
@@ -149,18 +156,38 @@ void print(const char* name, const char* unit, double value) {
   std::printf("{\"name\": \"%s\", \"unit\": \"%s\", \"value\": %.2f}\n", name, unit, value);
 }
 
-using Kernel = void (*)(int64_t);
+// One multiply-add counts as two operations; a zmm step holds 24 instructions, a ymm step 12.
+struct Peak {
+  const char* name;
+  void (*kernel)(int64_t steps);
+  bool present;
+  double operations;  // of a step
+};
 
-void peak(const char* name, Kernel kernel, bool present, int threads, double ops_per_step) {
-  if (!present) {
-    std::printf("{\"name\": \"%s\", \"reason\": \"this CPU or system lacks it\"}\n", name);
+std::vector<Peak> peaks() {
+  const bool evex = has_evex_ymm_vnni();
+  return {
+      {"vpdpbusd_zmm", vpdpbusd_zmm, has_avx512vnni(), 24 * 128},
+      {"vpdpbusd_ymm", evex ? vpdpbusd_ymm_evex : vpdpbusd_ymm_vex, evex || has_avxvnni(), 12 * 64},
+      {"vpmaddwd_zmm", vpmaddwd_zmm, has_avx512bw(), 24 * 64},
+      {"vpmaddwd_ymm", vpmaddwd_ymm, has_avx2(), 12 * 32},
+      {"tdpbusd_amx", tdpbusd_amx, has_amx(), 4 * 32768},
+      {"vdpbf16ps_zmm", vdpbf16ps_zmm, has_avx512bf16(), 24 * 64},
+      {"fma_zmm", fma_zmm, has_avx512(), 24 * 32},
+      {"fma_ymm", fma_ymm, has_fma(), 12 * 16},
+  };
+}
+
+void measure(const Peak& peak, int threads) {
+  if (!peak.present) {
+    std::printf("{\"name\": \"%s\", \"reason\": \"this CPU or system lacks it\"}\n", peak.name);
     return;
   }
   constexpr int64_t kProbe = 100000;
-  const double probe = best_seconds(1, [&](int) { kernel(kProbe); });
+  const double probe = best_seconds(1, [&](int) { peak.kernel(kProbe); });
   const auto steps = static_cast<int64_t>(kProbe * kRunSeconds / probe) + 1;
-  const double seconds = best_seconds(threads, [&](int) { kernel(steps); });
-  print(name, "GOP/s", threads * ops_per_step * steps / seconds / 1e9);
+  const double seconds = best_seconds(threads, [&](int) { peak.kernel(steps); });
+  print(peak.name, "GOP/s", threads * peak.operations * steps / seconds / 1e9);
 }
 
 #define READ_KERNEL(name, move, reg, bytes)                                                        \
@@ -208,25 +235,25 @@ size_t cache_bytes(int name, size_t otherwise) {
 
 }  // namespace
 
+// Runs the instruction `name` for about `operations` in all, on `threads` threads. Returns how many
+// they were; 0 if this CPU or system lacks it, or there is none of the name.
+extern "C" double run_peak(const char* name, int threads, double operations) {
+  for (const Peak& peak : peaks()) {
+    if (std::strcmp(peak.name, name) != 0 || !peak.present || threads < 1) continue;
+    const auto steps = static_cast<int64_t>(operations / peak.operations / threads) + 1;
+    seconds_of(threads, [&](int) { peak.kernel(steps); });
+    return peak.operations * threads * static_cast<double>(steps);
+  }
+  return 0;
+}
+
 int main(int count, char** arguments) {
   const int threads = count > 1 ? std::atoi(arguments[1]) : 1;
   if (threads < 1) {
     std::fprintf(stderr, "roofline: threads must be at least 1, got %s\n", arguments[1]);
     return 2;
   }
-  // One multiply-add counts as two operations; a zmm step holds 24 instructions, a ymm step 12.
-  peak("vpdpbusd_zmm", vpdpbusd_zmm, has_avx512vnni(), threads, 24 * 128);
-  if (has_evex_ymm_vnni()) {
-    peak("vpdpbusd_ymm", vpdpbusd_ymm_evex, true, threads, 12 * 64);
-  } else {
-    peak("vpdpbusd_ymm", vpdpbusd_ymm_vex, has_avxvnni(), threads, 12 * 64);
-  }
-  peak("vpmaddwd_zmm", vpmaddwd_zmm, has_avx512bw(), threads, 24 * 64);
-  peak("vpmaddwd_ymm", vpmaddwd_ymm, has_avx2(), threads, 12 * 32);
-  peak("tdpbusd_amx", tdpbusd_amx, has_amx(), threads, 4 * 32768);
-  peak("vdpbf16ps_zmm", vdpbf16ps_zmm, has_avx512bf16(), threads, 24 * 64);
-  peak("fma_zmm", fma_zmm, has_avx512(), threads, 24 * 32);
-  peak("fma_ymm", fma_ymm, has_fma(), threads, 12 * 16);
+  for (const Peak& peak : peaks()) measure(peak, threads);
 
   // Half of a level's cache per thread; for DRAM far more than the whole last level.
   const size_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);

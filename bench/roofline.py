@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,8 @@ PEAK_OF_ISA = {
     "avxvnni": "vpdpbusd_ymm",
     "avx2": "vpmaddwd_ymm",
 }
+# Of a call of an instruction alone: long beside the start of its threads.
+BURST_SECONDS = 0.004
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,14 @@ class Roofline:
                 return level
         return "dram"
 
-    def peak(self, isa: str, name: str | None = None) -> float | None:
-        """Return the measured GOP/s of peak ``name``, None: of int8 on ``isa``; else None."""
-        return self.values.get(name or PEAK_OF_ISA.get(isa, ""))
-
     def limit(
-        self, isa: str, operations: float, bytes_moved: float, name: str | None = None
+        self, peak_name: str, operations: float, bytes_moved: float
     ) -> tuple[float, str] | None:
         """Return the least seconds that ``operations`` on ``bytes_moved`` can take, and what binds.
 
-        ``name``: as for ``peak``. None where the peak or the bandwidth was not measured.
+        None where the peak or the bandwidth was not measured.
         """
-        peak = self.peak(isa, name)
+        peak = self.values.get(peak_name)
         level = self.memory_level(bytes_moved)
         bandwidth = self.values.get(f"read_{level}")
         if not peak or not bandwidth:
@@ -56,7 +56,40 @@ class Roofline:
         return (compute, "compute") if compute >= memory else (memory, level)
 
 
-def compile_probe(folder: Path) -> Path:
+class Peaks:
+    """Runs the instructions of the measured peaks in this process, between calls of kernels."""
+
+    def __init__(self, rooflines: list[Roofline]) -> None:
+        """Build the probe as a library.
+
+        Raises:
+            RuntimeError: it could not be built.
+        """
+        self._gops = {each.threads: each.values for each in rooflines}
+        with tempfile.TemporaryDirectory() as folder:
+            probe = ctypes.CDLL(str(compile_probe(Path(folder), "-shared", "-fPIC")))
+        self._run = probe.run_peak
+        self._run.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_double)
+        self._run.restype = ctypes.c_double
+
+    def burst(self, name: str, threads: int) -> tuple[Callable[[], object], float] | None:
+        """Return a call of ``BURST_SECONDS`` of peak ``name``, and its operations.
+
+        None where that was not measured.
+        """
+        gops = self._gops.get(threads, {}).get(name)
+        if gops is None:
+            return None
+        wanted = gops * 1e9 * BURST_SECONDS
+
+        def run() -> float:
+            done: float = self._run(name.encode(), threads, wanted)
+            return done
+
+        return run, run()
+
+
+def compile_probe(folder: Path, *arguments: str) -> Path:
     """Build the probe into ``folder`` and return the program.
 
     Raises:
@@ -66,8 +99,8 @@ def compile_probe(folder: Path) -> Path:
     if compiler is None:
         raise RuntimeError("no C++ compiler found (looked for $CXX, c++, g++)")
     program = folder / "roofline"
-    command = [compiler, "-O2", "-std=c++17", "-pthread", str(SOURCE), "-o", str(program)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    command = [compiler, "-O2", "-std=c++17", "-pthread", *arguments, str(SOURCE)]
+    result = subprocess.run([*command, "-o", str(program)], capture_output=True, text=True)
     if result.returncode:
         first = (result.stderr.strip().splitlines() or ["no message"])[0]
         raise RuntimeError(f"{compiler} could not build the roofline probe: {first}")

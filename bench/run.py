@@ -111,10 +111,10 @@ def run(options: argparse.Namespace, console: Any) -> int:
         facts_table(machine, console)
         if warning := busy():
             console.print(f"[bold]WARNING[/bold] {warning}")
-        rooflines = measure_rooflines(thread_counts, options, console)
+        rooflines, peaks = measure_rooflines(thread_counts, options, console)
         for threads in thread_counts:
             torch.set_num_threads(threads)
-            rows += measure_cases(bench, options, rooflines.get(threads), console)
+            rows += measure_cases(bench, options, rooflines.get(threads), peaks, console)
     machine["threads"] = ",".join(map(str, thread_counts))
     result = {
         "machine": machine,
@@ -127,29 +127,33 @@ def run(options: argparse.Namespace, console: Any) -> int:
 
 def measure_rooflines(
     thread_counts: list[int], options: argparse.Namespace, console: Any
-) -> dict[int, Any]:
-    """Return the peaks on one thread and on each number of them; empty with the reason printed."""
+) -> tuple[dict[int, Any], Any]:
+    """Return the peaks on one thread and on each number of them, and what runs them between calls.
+
+    Empty and None, with the reason printed, where they could not be measured.
+    """
     import roofline
     from show import show_rooflines
 
     from pyops.testing.machine import LEAST_IDLE, cpu_use, others_share
 
     if options.no_roofline:
-        return {}
+        return {}, None
     before = cpu_use()
     try:
         measured = roofline.measure(*sorted({1, *thread_counts}))
+        peaks = roofline.Peaks(measured)
     except RuntimeError as error:
         console.print(f"no roofline: {error}", markup=False)
-        return {}
+        return {}, None
     show_rooflines(measured, console)
     if (others := others_share(before, cpu_use()) or 0.0) > 1 - LEAST_IDLE:
         console.print(f"[bold]WARNING[/bold] others used {others:.0%} of the CPUs meanwhile")
-    return {each.threads: each for each in measured}
+    return {each.threads: each for each in measured}, peaks
 
 
 def measure_cases(
-    bench: Any, options: argparse.Namespace, roofline: Any, console: Any
+    bench: Any, options: argparse.Namespace, roofline: Any, peaks: Any, console: Any
 ) -> list[Any]:
     """Return the rows of every case of ``bench``, and print them."""
     import torch
@@ -166,7 +170,7 @@ def measure_cases(
         with console.status(group[0].name):
             peers = list(peers_for(group[0], options.slow)) if options.peers else []
             peers = [peer for peer in peers if options.only_peers in peer.NAME]
-            rows += measure(group, peers, schedule, roofline, options.slow)
+            rows += measure(group, peers, schedule, roofline, options.slow, peaks)
     console.rule(f"{torch.get_num_threads()} thread(s)")
     show_rows(rows, console)
     show_summary(rows, {kind_of(case.name): case.rivals for case in chosen}, console)

@@ -55,6 +55,28 @@ def test_a_failing_peer_is_skipped_with_its_reason(load: Any, error: Exception) 
     assert not row.refused
 
 
+def test_the_share_of_the_peak_is_taken_in_the_same_rounds(load: Any) -> None:
+    case = load("ops.int8_gemm").gemm_int32(64, 256, 256)
+    names = []
+
+    class Twice:
+        """An instruction that does twice our operations in our time."""
+
+        def burst(self, name: str, threads: int) -> Any:
+            names.append((name, threads))
+            return case.make_ours(), 2 * case.operations
+
+    with isa.force("generic"):
+        (row,) = measure(load, case, peaks=Twice())
+        assert row.peak_share is None
+    if "avx2" not in isa.available():
+        pytest.skip(f"needs AVX2; this machine has {isa.available()}")
+    with isa.force("avx2"):
+        (row,) = measure(load, case, peaks=Twice())
+    assert names == [("vpmaddwd_ymm", torch.get_num_threads())]
+    assert row.peak_share == pytest.approx(0.5, rel=0.3)
+
+
 def run(**medians: float) -> dict[str, Any]:
     """A run with our rows, and a peer's that must not count."""
     shared = {"threads": 2}

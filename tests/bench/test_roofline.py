@@ -27,6 +27,20 @@ def test_probe_builds_and_measures(roofline: Any) -> None:
     assert all(measured.values[name] > 0.1 for name in peaks & set(measured.values))
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_peaks_run_between_calls(roofline: Any) -> None:
+    (measured,) = roofline.measure(2)
+    peaks = roofline.Peaks([measured])
+    present = set(roofline.PEAK_OF_ISA.values()) & set(measured.values)
+    for name in present:
+        run, operations = peaks.burst(name, 2)
+        seconds = operations / measured.values[name] / 1e9
+        assert seconds == pytest.approx(roofline.BURST_SECONDS, rel=0.1)
+        assert run() == operations
+    assert peaks.burst("no such instruction", 2) is None
+    assert peaks.burst(next(iter(measured.values)), 1) is None
+
+
 def test_no_compiler_is_a_reason(roofline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -54,9 +68,9 @@ OUTPUT = """\
 
 def test_limit_is_the_later_of_compute_and_memory(roofline: Any) -> None:
     measured = roofline.parse(OUTPUT, 2)
-    assert measured.limit("avx512vnni", 1e9, 1000) == (0.01, "compute")
-    assert measured.limit("avx512vnni", 1, 1e9) == (0.1, "dram")
-    assert measured.limit("amx", 1, 1) is None
-    assert measured.limit("generic", 1, 1) is None
+    assert measured.limit("vpdpbusd_zmm", 1e9, 1000) == (0.01, "compute")
+    assert measured.limit("vpdpbusd_zmm", 1, 1e9) == (0.1, "dram")
+    assert measured.limit("tdpbusd_amx", 1, 1) is None
+    assert measured.limit("", 1, 1) is None
     levels = [measured.memory_level(bytes_) for bytes_ in (2000, 2001, 20001, 50001)]
     assert levels == ["l1", "l2", "l3", "dram"]
