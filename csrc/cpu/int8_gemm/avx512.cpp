@@ -17,12 +17,14 @@ namespace {
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kMr = 12, kTileVecs = 2, kTileCols = kTileVecs * kLanes;
+constexpr int kAheadBytes = 2048, kTilesAhead = 4;
 
 inline I32 load_wide(const int8_t* p) {
   return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 inline I32 madd(I32 a_s16, I32 w_s16) { return _mm512_madd_epi16(a_s16, w_s16); }
 
+#include "cpu/int8_gemm/ahead.inl.h"
 #include "cpu/int8_gemm/madd_block.inl.h"
 
 }  // namespace

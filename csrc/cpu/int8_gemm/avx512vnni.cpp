@@ -17,19 +17,12 @@ namespace {
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kMr = 6, kTileVecs = 4, kTileCols = kTileVecs * kLanes;
+constexpr int kAheadBytes = 4096, kTilesAhead = kBlockRows;
 
 inline I32 load_w(const int8_t* p) { return _mm512_loadu_si512(p); }
 inline I32 dot4(I32 acc, I32 a_u8, I32 w_s8) { return _mm512_dpbusd_epi32(acc, a_u8, w_s8); }
-// 16 steps of 256 bytes ahead: the panel streams from L2 or beyond.
-inline void prefetch_w(const int8_t* w) {
-  const char* ahead = reinterpret_cast<const char*>(w) + 4096;
-  _mm_prefetch(ahead, _MM_HINT_T0);
-  _mm_prefetch(ahead + 64, _MM_HINT_T0);
-  _mm_prefetch(ahead + 128, _MM_HINT_T0);
-  _mm_prefetch(ahead + 192, _MM_HINT_T0);
-}
 
-#include "cpu/int8_gemm/dot4_tile.inl.h"
+#include "cpu/int8_gemm/ahead.inl.h"
 #include "cpu/int8_gemm/dot_block.inl.h"
 
 }  // namespace

@@ -17,14 +17,14 @@ namespace {
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kMr = 6, kTileVecs = 2, kTileCols = kTileVecs * kLanes;
+constexpr int kAheadBytes = 2048, kTilesAhead = 4;
 
 inline I32 load_w(const int8_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 inline I32 dot4(I32 acc, I32 a_u8, I32 w_s8) { return _mm256_dpbusd_avx_epi32(acc, a_u8, w_s8); }
-inline void prefetch_w(const int8_t*) {}
 
-#include "cpu/int8_gemm/dot4_tile.inl.h"
+#include "cpu/int8_gemm/ahead.inl.h"
 #include "cpu/int8_gemm/dot_block.inl.h"
 
 }  // namespace

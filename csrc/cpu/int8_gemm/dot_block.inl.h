@@ -1,44 +1,75 @@
-// A block as tiles of kMr rows, for kernels whose multiply is one call per tile. Include after
-// epilogue.inl.h; the kernel file provides
+// A block for the VNNI levels: one instruction adds four u8 * s8 products to an int32 lane,
+// exactly. Include after epilogue.inl.h and ahead.inl.h; the kernel file provides kMr, kTileVecs,
+// kTileCols = kTileVecs * kLanes = nr, and
 //
-//   template <int kRows, int kVecs> void tile(const Int8GemmBlock& b, int64_t r0, int64_t c0,
-//                                             const int32_t* start, int32_t* acc);
-//
-// which adds the sums of rows r0 .. r0 + kRows - 1, columns c0 .. c0 + kVecs * kLanes - 1 to
-// start[column - c0] and leaves them in acc[kRows][kTileCols], and constants kMr, kTileVecs,
-// kTileCols = kTileVecs * kLanes.
+//   I32 dot4(I32 acc, I32 a_u8, I32 w_s8)   and   I32 load_w(const int8_t* p)  (kLanes * 4 bytes)
 
-using TileFn = void (*)(const Int8GemmBlock&, int64_t, int64_t, const int32_t*, int32_t*);
+// acc[r][v] = start[v] + sum over k of dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v *
+// kLanes ...), rows from r0 on. kAhead: prefetches.
+template <bool kAhead, int kRows, int kVecs>
+__attribute__((noinline)) void tile(const Int8GemmBlock& b, int64_t r0, const int32_t* start,
+                                    Ahead ahead, int32_t* acc) {
+  I32 sum[kRows][kVecs];
+  PYOPS_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    PYOPS_UNROLL
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = load(start + v * kLanes);
+  }
+  const uint8_t* a = static_cast<const uint8_t*>(b.a) + r0 * b.lda_bytes;
+  const int8_t* w = b.w;
+  const int64_t w_step = static_cast<int64_t>(b.stored_cols) * 4;
+  for (int64_t k = 0; k < b.k; k += 4, w += w_step) {
+    I32 w_s8[kVecs];
+    PYOPS_UNROLL
+    for (int v = 0; v < kVecs; ++v) w_s8[v] = load_w(w + v * kLanes * 4);
+    if (kAhead) prefetch<4 * kTileCols>(&ahead);
+    PYOPS_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      int32_t four;
+      __builtin_memcpy(&four, a + r * b.lda_bytes + k, 4);
+      const I32 a_u8 = set1_i32(four);
+      PYOPS_UNROLL
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = dot4(sum[r][v], a_u8, w_s8[v]);
+    }
+  }
+  PYOPS_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    PYOPS_UNROLL
+    for (int v = 0; v < kVecs; ++v) store(acc + r * kTileCols + v * kLanes, sum[r][v]);
+  }
+}
 
-template <int kRows = kMr, int kVecs = kTileVecs>
+using TileFn = void (*)(const Int8GemmBlock&, int64_t, const int32_t*, Ahead, int32_t*);
+
+template <bool kAhead, int kRows = kMr, int kVecs = kTileVecs>
 inline TileFn tile_of(int rows, int vecs) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return tile_of<kRows - 1, kVecs>(rows, vecs);
+    if (rows < kRows) return tile_of<kAhead, kRows - 1, kVecs>(rows, vecs);
   }
   if constexpr (kVecs > 1) {
-    if (vecs < kVecs) return tile_of<kRows, kVecs - 1>(rows, vecs);
+    if (vecs < kVecs) return tile_of<kAhead, kRows, kVecs - 1>(rows, vecs);
   }
-  return tile<kRows, kVecs>;
+  return tile<kAhead, kRows, kVecs>;
 }
 
 inline void block_of_tiles(const Int8GemmBlock& b) {
   alignas(64) int32_t acc[kMr * kTileCols];
   alignas(64) int32_t start[kTileCols];
-  const FinishFn finish = finish_for(*b.epilogue);
-  for (int64_t c0 = 0; c0 < b.cols; c0 += kTileCols) {
-    const int cols = static_cast<int>(min64(kTileCols, b.cols - c0));
-    const int vecs = (cols + kLanes - 1) / kLanes;
-    Epilogue epilogue = *b.epilogue;
-    start_sums(&epilogue, b.n0 + c0, cols, start);
-    // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
-    // independent sums to hide the latency of the multiply.
-    const int64_t tiles = (b.rows + kMr - 1) / kMr;
-    for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
-      const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
-      prefetch_output(epilogue, r0, rows, b.n0 + c0, cols);
-      tile_of(rows, vecs)(b, r0, c0, start, acc);
-      finish(epilogue, acc, kTileCols, r0, rows, b.n0 + c0, cols);
-      r0 += rows;
-    }
+  const int vecs = (b.cols + kLanes - 1) / kLanes;
+  Epilogue epilogue = *b.epilogue;
+  start_sums(&epilogue, b.n0, b.cols, start);
+  const FinishFn finish = finish_for(epilogue);
+  // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
+  // independent sums to hide the latency of the multiply.
+  const int64_t tiles = (b.rows + kMr - 1) / kMr;
+  for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
+    const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
+    const Ahead ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
+    prefetch_output(epilogue, r0, rows, b.n0, b.cols);
+    const TileFn tile =
+        tiles <= kTilesAhead ? tile_of<true>(rows, vecs) : tile_of<false>(rows, vecs);
+    tile(b, r0, start, ahead, acc);
+    finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
+    r0 += rows;
   }
 }
