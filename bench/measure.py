@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -30,7 +30,7 @@ class Row:
 
     ``ours_faster`` is the median over the rounds of its time / our time. ``mine``: a call of ours.
     Of our rows, ``kernel`` is what ran, ``peak_share`` our GOP/s / those of its instruction alone
-    on these threads, the median over the rounds, ``limit_share`` the roofline's least time / our
+    on as many threads, the median over the rounds, ``limit_share`` the roofline's least time / our
     median, ``bound`` what binds it.
     ``others_share``: how much of all CPUs other processes used meanwhile.
     """
@@ -147,8 +147,9 @@ def measure(
     if not calls:
         return [row for p in prepared for row in p.rejected]
     bursts = bursts_of(prepared, peaks) if peaks else {}
-    calls |= {(PEAK, name): call for name, (call, _) in bursts.items()}
-    timings, others = quietest(calls, schedule, any(p.own_threads for p in prepared))
+    alone = {(PEAK, name): call for name, (call, _) in bursts.items()}
+    calls |= alone
+    timings, others = quietest(calls, schedule, any(p.own_threads for p in prepared), alone)
     rows = []
     for at, p in enumerate(prepared):
         mine = {name: timings[at, name] for name in p.calls}
@@ -171,7 +172,10 @@ def bursts_of(
 
 
 def quietest(
-    calls: dict[Name, Callable[[], object]], schedule: Schedule, settle: bool
+    calls: dict[Name, Callable[[], object]],
+    schedule: Schedule,
+    settle: bool,
+    foreign: Collection[Name] = (),
 ) -> tuple[dict[Name, Timing], float]:
     """Time the calls, again after a wait where others used the CPUs; return the quietest try."""
     found = []
@@ -179,7 +183,13 @@ def quietest(
         if attempt:
             wait_until_idle(MOST_WAIT_SECONDS)
         before = cpu_use()
-        timings = interleave(calls, seconds=schedule.seconds, runs=schedule.runs, settle=settle)
+        timings = interleave(
+            calls,
+            seconds=schedule.seconds,
+            runs=schedule.runs,
+            settle=settle,
+            foreign=foreign,
+        )
         found.append((timings, others_share(before, cpu_use()) or 0.0))
         if found[-1][1] <= 1 - LEAST_IDLE:
             break

@@ -11,9 +11,9 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 Call = Callable[[], object]
@@ -93,6 +93,7 @@ def interleave(
     seconds: float,
     runs: int | None = None,
     settle: bool = False,
+    foreign: Collection[Name] = (),
 ) -> dict[Name, Timing]:
     """Time ``candidates`` against each other.
 
@@ -101,7 +102,9 @@ def interleave(
         seconds: in all, though at least ``FEWEST_ROUNDS`` rounds run; with ``runs``, for each
             candidate in each round.
         runs: the number of rounds; None as many as ``seconds`` allow.
-        settle: some candidates have threads of their own, so let them fall asleep in between.
+        settle: some candidates have threads that stay awake, so let all fall asleep in between.
+        foreign: candidates with other threads than the rest, which do not stay awake: these wait
+            until those of the rest are asleep.
 
     Raises:
         ValueError: there is no candidate, or ``seconds`` or ``runs`` is not positive.
@@ -113,6 +116,8 @@ def interleave(
         )
     burst_seconds = None if runs is None else seconds
     plans = {name: _plan(call, burst_seconds, settle) for name, call in candidates.items()}
+    for name in foreign:
+        plans[name] = replace(plans[name], settle=SETTLE_SECONDS)
     timings: dict[Name, Timing] = {name: Timing() for name in candidates}
     names = list(candidates)
     end = time.perf_counter() + seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 
 import pytest
@@ -68,6 +69,17 @@ def test_settled_bursts_sleep_then_warm_up(monkeypatch: pytest.MonkeyPatch) -> N
     timing = interleave({"a": call}, seconds=0.01, settle=True)["a"]
     assert slept == [timing_module.SETTLE_SECONDS] * FEWEST_ROUNDS
     assert counted[0] > 10 * sum(map(len, timing.rounds)), "warm-up calls are not counted"
+
+
+def test_foreign_threads_wait_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(timing_module.time, "sleep", lambda seconds: events.append("pause"))
+    calls = {"ours": lambda: events.append("ours"), "alone": lambda: events.append("alone")}
+    interleave(calls, seconds=0.001, foreign=["alone"])
+    changes = [name for name, before in zip(events, ["", *events], strict=False) if name != before]
+    assert changes.count("pause") == FEWEST_ROUNDS
+    follows = [after for name, after in itertools.pairwise(changes) if name == "pause"]
+    assert set(follows) == {"alone"}
 
 
 @pytest.mark.parametrize(("names", "seconds", "runs"), [("", 1.0, 1), ("a", 0.0, 1), ("a", 1.0, 0)])
