@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +118,47 @@ def parse(lines: Iterator[str]) -> ObjectCode:
             if words and words[0] != "(bad)":
                 functions[-1].body.append(Instruction(address, words[0], operands, vex))
     return ObjectCode([f for f in functions if f.body])
+
+
+@pytest.fixture(scope="session")
+def build(root: Path) -> Callable[..., Path]:
+    """Compiles C++ sources into a program, with the module's own flags and more."""
+    if not backends.compiled():
+        pytest.skip(f"nothing is compiled: {backends.why_not_compiled()}")
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    # Without NDEBUG, so that assertions count.
+    flags = [f for f in backends.build_info()["flags"].split() if f != "-DNDEBUG"]
+
+    def run(program: Path, sources: Sequence[Path], *extra: str) -> Path:
+        def compile_one(numbered: tuple[int, Path]) -> str:
+            number, source = numbered
+            obj = str(program.with_name(f"{number}-{source.stem}.o"))
+            includes = ["-I", str(root / "csrc")]
+            command = [*compiler, *flags, *extra, *includes, "-c", str(source), "-o", obj]
+            subprocess.run(command, check=True)
+            return obj
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_one, enumerate(sources)))
+        subprocess.run([*compiler, *extra, *objects, "-o", str(program)], check=True)
+        return program
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sanitize() -> tuple[str, ...]:
+    """The flags of a build under sanitizers."""
+    return ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+
+
+@pytest.fixture
+def qemu() -> str:
+    """The emulator of x86-64 CPUs."""
+    found = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if found is None:
+        pytest.skip("qemu-x86_64 (Debian: qemu-user) is not installed")
+    return found
 
 
 @pytest.fixture(scope="session")

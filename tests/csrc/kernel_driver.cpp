@@ -71,6 +71,7 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damag
     block.rows = static_cast<int>(p.rows);
     block.cols = static_cast<int>(min64(kernel.nr, p.cols - n));
     block.n0 = p.n0 + n, block.epilogue = &e;
+    block.first = n == 0, block.last = n + kernel.nr >= p.cols;
     if (kernel.cut) add_cut(&block, packed_cut(packed.get()), n / kernel.nr, p.k, n);
     kernel.block(block);
   }

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shlex
-import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,30 +22,14 @@ OPS = sorted(
     for path in Path(__file__).parent.glob("*_driver.cpp")
     if (name := path.stem.removesuffix("_driver")) in backends.ops()
 )
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
-def build(op: str, root: Path, folder: Path, *extra: str) -> Path:
-    """Compiles the kernels of ``op`` and their driver with the module's own flags and more."""
-    if not backends.compiled():
-        pytest.skip(f"nothing is compiled: {backends.why_not_compiled()}")
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    flags = [f for f in backends.build_info()["flags"].split() if f != "-DNDEBUG"]
+@pytest.fixture
+def sources(op: str, root: Path) -> list[Path]:
+    """The driver of ``op`` and its kernels, which need no torch."""
     cpu = root / "csrc" / "cpu"
     kernels = [p for p in sorted((cpu / op).glob("*.cpp")) if p.stem != "driver"]
-    sources = [*kernels, cpu / "isa.cpp", root / "tests" / "csrc" / f"{op}_driver.cpp"]
-
-    def compile_one(source: Path) -> str:
-        obj = str(folder / f"{source.stem}.o")
-        command = [*compiler, *flags, *extra, "-I", str(root / "csrc"), "-c", str(source)]
-        subprocess.run([*command, "-o", obj], check=True)
-        return obj
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
-    program = folder / f"{op}_driver"
-    subprocess.run([*compiler, *extra, *objects, "-o", str(program)], check=True)
-    return program
+    return [*kernels, cpu / "isa.cpp", root / "tests" / "csrc" / f"{op}_driver.cpp"]
 
 
 def ran(*command: object) -> set[str]:
@@ -60,18 +40,15 @@ def ran(*command: object) -> set[str]:
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_under_sanitizers(op, root, tmp_path):
-    program = build(op, root, tmp_path, *SANITIZE)
+def test_under_sanitizers(op, build, sources, sanitize, tmp_path):
+    program = build(tmp_path / f"{op}_driver", sources, *sanitize)
     available = {k.name for k in backends.implementations(op) if k.available}
     assert ran(program, "--cases", 100) == available
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_on_emulated_cpus(op, root, tmp_path):
-    qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
-    if qemu is None:
-        pytest.skip("qemu-x86_64 (Debian: qemu-user) is not installed")
-    program = build(op, root, tmp_path)
+def test_on_emulated_cpus(op, build, sources, qemu, tmp_path):
+    program = build(tmp_path / f"{op}_driver", sources)
     plain = {"generic", "odd"}
     assert ran(qemu, "-cpu", "Nehalem", program, "--cases", 20) == plain
     assert ran(qemu, "-cpu", "Haswell", program, "--cases", 20) == {*plain, "avx2"}

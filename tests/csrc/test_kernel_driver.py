@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shlex
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,57 +19,21 @@ pytestmark = [
         platform.machine() not in ("x86_64", "AMD64"), reason="the emulated CPUs are x86-64"
     ),
 ]
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
-def kernel_sources(root: Path) -> list[Path]:
-    """Every C++ file of the CPU kernels that needs no torch."""
+@pytest.fixture(scope="module")
+def sources(root: Path) -> list[Path]:
+    """The driver and every C++ file of the CPU kernels that needs no torch."""
     found = sorted((root / "csrc" / "cpu").rglob("*.cpp"))
-    return [path for path in found if "TORCH_" not in path.read_text()]
+    kernels = [path for path in found if "TORCH_" not in path.read_text()]
+    return [*kernels, root / "tests" / "csrc" / "kernel_driver.cpp"]
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Compiles the driver with the module's own flags and more."""
-    root = Path(__file__).resolve().parents[2]
-    if not backends.compiled():
-        pytest.skip(f"nothing is compiled: {backends.why_not_compiled()}")
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    # Without NDEBUG, so that assertions count.
-    flags = [f for f in backends.build_info()["flags"].split() if f != "-DNDEBUG"]
-
-    def run(name: str, *extra: str) -> Path:
-        folder = tmp_path_factory.mktemp(name)
-        sources = [*kernel_sources(root), root / "tests" / "csrc" / "kernel_driver.cpp"]
-
-        def compile_one(numbered: tuple[int, Path]) -> str:
-            number, source = numbered
-            obj = str(folder / f"{number}-{source.stem}.o")
-            includes = ["-I", str(root / "csrc")]
-            command = [*compiler, *flags, *extra, *includes, "-c", str(source), "-o", obj]
-            subprocess.run(command, check=True)
-            return obj
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, enumerate(sources)))
-        program = folder / "kernel_driver"
-        subprocess.run([*compiler, *extra, *objects, "-o", str(program)], check=True)
-        return program
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def program(build: Callable[..., Path]) -> Path:
-    return build("plain")
-
-
-@pytest.fixture
-def qemu() -> str:
-    found = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
-    if found is None:
-        pytest.skip("qemu-x86_64 (Debian: qemu-user) is not installed")
-    return found
+def program(
+    build: Callable[..., Path], sources: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return build(tmp_path_factory.mktemp("plain") / "kernel_driver", sources)
 
 
 def run(*command: object) -> str:
@@ -94,8 +54,9 @@ def test_natively(program):
     assert ran(output) == {k.name for k in backends.implementations("int8_gemm") if k.available}
 
 
-def test_under_sanitizers(build):
-    output = run(build("sanitized", *SANITIZE), "--cases", 300, "--seed", 2)
+def test_under_sanitizers(build, sources, sanitize, tmp_path):
+    sanitized = build(tmp_path / "kernel_driver", sources, *sanitize)
+    output = run(sanitized, "--cases", 300, "--seed", 2)
     assert ran(output) == {k.name for k in backends.implementations("int8_gemm") if k.available}
 
 
