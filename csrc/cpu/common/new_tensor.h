@@ -3,6 +3,10 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/tensor.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdint>
 #include <vector>
 
@@ -31,6 +35,22 @@ inline torch::stable::Tensor new_tensor(const std::vector<int64_t>& sizes,
     stride *= sizes[i] > 1 ? sizes[i] : 1;
   }
   return new_tensor(sizes, strides, type);
+}
+
+// Bytes of a packed weight, which every call streams: in huge pages as far as they fit and the
+// system grants them. With 4 KiB pages a walk of the page table is due every 64 cache lines, and
+// prefetches wait for it.
+inline torch::stable::Tensor new_packed(int64_t bytes) {
+  const torch::stable::Tensor packed = new_tensor({bytes}, torch::headeronly::ScalarType::Byte);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kHugePage = 2 << 20;
+  const auto at = reinterpret_cast<uintptr_t>(packed.mutable_data_ptr());
+  const uintptr_t begin = (at + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (at + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
+  // A hint: without it, or refused, nothing is wrong.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+  return packed;
 }
 
 }  // namespace pyops::cpu

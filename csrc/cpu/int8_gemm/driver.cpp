@@ -40,7 +40,7 @@ Tensor int8_pack(const Tensor& weight) {
   const Int8GemmKernel& kernel = active.cut && first.empty() ? next_of(active) : active;
   const PackedLayout layout = layout_of(kernel);
   const int64_t bytes = packed_bytes(n, k, layout, first.empty() ? 0 : first.back());
-  const Tensor packed = new_tensor({bytes}, ScalarType::Byte);
+  const Tensor packed = new_packed(bytes);
   void* to = packed.mutable_data_ptr();
   pack_header(to, n, k, layout, first.data());
   parallel_range(packed_panels(n, kernel.nr), kSerialCodes / (kernel.nr * (k + 1)),

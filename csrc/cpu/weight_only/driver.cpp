@@ -17,7 +17,7 @@ const WeightKernel& active_weight_kernel() { return best<WeightKernel>(weight_on
 
 Tensor pack(const PlainWeight& w, int64_t n, int64_t k, const WeightFormat& format) {
   const int nr = active_weight_kernel().nr;
-  const Tensor packed = new_tensor({weight_bytes(n, k, nr, format)}, ScalarType::Byte);
+  const Tensor packed = new_packed(weight_bytes(n, k, nr, format));
   void* to = packed.mutable_data_ptr();
   weight_header(to, n, k, nr, format);
   parallel_range((n + nr - 1) / nr, kSerialCodes / (nr * (k + 1)),
