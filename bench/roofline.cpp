@@ -164,9 +164,10 @@ struct Peak {
   double operations;  // of a step
 };
 
-std::vector<Peak> peaks() {
-  const bool evex = has_evex_ymm_vnni();
-  return {
+// Looked up once: run_peak is timed, and asking a virtual CPU what it has takes long.
+const std::vector<Peak>& peaks() {
+  static const bool evex = has_evex_ymm_vnni();
+  static const std::vector<Peak> all = {
       {"vpdpbusd_zmm", vpdpbusd_zmm, has_avx512vnni(), 24 * 128},
       {"vpdpbusd_ymm", evex ? vpdpbusd_ymm_evex : vpdpbusd_ymm_vex, evex || has_avxvnni(), 12 * 64},
       {"vpmaddwd_zmm", vpmaddwd_zmm, has_avx512bw(), 24 * 64},
@@ -176,6 +177,7 @@ std::vector<Peak> peaks() {
       {"fma_zmm", fma_zmm, has_avx512(), 24 * 32},
       {"fma_ymm", fma_ymm, has_fma(), 12 * 16},
   };
+  return all;
 }
 
 void measure(const Peak& peak, int threads) {
