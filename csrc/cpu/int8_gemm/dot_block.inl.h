@@ -62,13 +62,14 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
   // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
   // independent sums to hide the latency of the multiply.
   const int64_t tiles = (b.rows + kMr - 1) / kMr;
+  const bool pays = tiles <= kTilesAhead;
   for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
     const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
-    const Ahead ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
+    const TileFn multiply = pays ? tile_of<true>(rows, vecs) : tile_of<false>(rows, vecs);
+    Ahead ahead = {};
+    if (pays) ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
     prefetch_output(epilogue, r0, rows, b.n0, b.cols);
-    const TileFn tile =
-        tiles <= kTilesAhead ? tile_of<true>(rows, vecs) : tile_of<false>(rows, vecs);
-    tile(b, r0, start, ahead, acc);
+    multiply(b, r0, start, ahead, acc);
     finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
     r0 += rows;
   }

@@ -74,6 +74,7 @@ inline void block_of_madds(const Int8GemmBlock& b) {
   for (int64_t i = 0; i < b.rows * kTileCols; ++i) acc[i] = 0;
   prefetch_output(*b.epilogue, 0, b.rows, b.n0, b.cols);
   const int64_t tiles = (b.rows + kMr - 1) / kMr, w_step = 2 * b.stored_cols;
+  const bool pays = tiles <= kTilesAhead;
   if (tiles == 1) {
     const auto* a = static_cast<const char*>(b.a);
     const Ahead ahead = ahead_of(b.w, w_step, b.k / 2, 0, 1);
@@ -85,12 +86,12 @@ inline void block_of_madds(const Int8GemmBlock& b) {
     const char* a = static_cast<const char*>(b.a) + 2 * k0;
     for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
       const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
-      const TileFn tile =
-          tiles <= kTilesAhead ? tile_of<true, true>(rows) : tile_of<true, false>(rows);
+      const TileFn multiply = pays ? tile_of<true, true>(rows) : tile_of<true, false>(rows);
+      Ahead ahead = {};
       // Widening was the first to pass this stretch.
-      const Ahead ahead = ahead_of(b.w + k0 * b.stored_cols, w_step, depth / 2, t + 1, tiles + 1);
-      tile(a + r0 * b.lda_bytes, b.lda_bytes, reinterpret_cast<int8_t*>(wide), 4 * kTileCols, depth,
-           ahead, acc + r0 * kTileCols);
+      if (pays) ahead = ahead_of(b.w + k0 * b.stored_cols, w_step, depth / 2, t + 1, tiles + 1);
+      multiply(a + r0 * b.lda_bytes, b.lda_bytes, reinterpret_cast<int8_t*>(wide), 4 * kTileCols,
+               depth, ahead, acc + r0 * kTileCols);
       r0 += rows;
     }
   }
