@@ -21,7 +21,8 @@ OPS = sorted(p.name for p in CPU.iterdir() if (p / "kernels.inc").is_file())
 ROW = re.compile(r"^PYOPS_[A-Z0-9_]+_KERNEL\(\s*(\w+)", re.MULTILINE)
 ISAS = re.findall(r"^PYOPS_ISA\((\w+)", (CPU / "isa.inc").read_text(), re.MULTILINE)
 # What an op's folder may hold beside one file per row.
-BEYOND_KERNELS = {"driver", "linear", "pack", "rows", "rows_program", "table"}
+BEYOND_KERNELS = {"dense", "depthwise", "driver", "linear", "pack", "rows", "rows_program"}
+BEYOND_KERNELS |= {"strip", "table"}
 INCLUDES_OF_ISA_FILES = {"immintrin.h", "arm_neon.h", "cstdint", "cstddef"}
 SCHEMA_TYPES = {
     "Tensor": "Tensor",
@@ -59,6 +60,11 @@ def isa_files() -> list[Path]:
     return sorted({*kernels, *others, *CPU.rglob("*.inl.h")})
 
 
+def packs(op: str) -> bool:
+    """Tell whether one of the op's schemas is that of a pack."""
+    return any("_pack(" in p.read_text() for p in (ROOT / "pyops" / "ops").glob(f"{op}*.py"))
+
+
 def without_comments(text: str) -> str:
     return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
 
@@ -73,7 +79,8 @@ def test_op_is_complete(op):
     pieces = [
         f"csrc/checks/{op}.h",
         *(f"csrc/cpu/{op}/{name}" for name in ("README.md", f"{op}.h", "kernels.inc")),
-        *(f"csrc/cpu/{op}/{name}" for name in ("driver.cpp", "pack.h")),
+        f"csrc/cpu/{op}/driver.cpp",
+        *([f"csrc/cpu/{op}/pack.h"] if packs(op) else []),
         f"pyops/ops/{op}.py",
         f"pyops/testing/cases/{op}.py",
         f"tests/ops/test_{op}.py",

@@ -64,6 +64,19 @@ inline void code(const char* op, const char* name, int64_t value, int64_t count)
   STD_TORCH_CHECK(value >= 0 && value < count, op, ": ", name, " code ", value, " is unknown");
 }
 
+// A scale, which is cast to float: its finite range.
+inline void scale(const char* op, const char* name, double value) {
+  STD_TORCH_CHECK(value >= 1.17549435e-38 && value <= 3.4028234e38, op, ": ", name,
+                  " must be positive and finite, but is ", value);
+}
+
+// type: s8 or u8.
+inline void zero_point(const char* op, const char* name, int64_t value, cpu::Dtype type) {
+  const int64_t lowest = type == cpu::Dtype::u8 ? 0 : -128;
+  STD_TORCH_CHECK(value >= lowest && value <= lowest + 255, op, ": ", name, " must be in [", lowest,
+                  ", ", lowest + 255, "], but is ", value);
+}
+
 // What a linear op's epilogue takes.
 inline void epilogue(const char* op, const Tensor& input, int64_t n, const OptionalTensor& scale_w,
                      const OptionalTensor& bias, const OptionalTensor& residual, int64_t activation,
@@ -71,7 +84,7 @@ inline void epilogue(const char* op, const Tensor& input, int64_t n, const Optio
   channels(op, "scale_w", scale_w, n);
   channels(op, "bias", bias, n);
   residual_rows(op, residual, input, n);
-  code(op, "activation", activation, 5);
+  code(op, "activation", activation, cpu::kLinearActivations);
   code(op, "out_dtype", out_dtype, out_dtypes);
 }
 

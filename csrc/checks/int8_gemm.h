@@ -33,7 +33,7 @@ inline void layout(const char* op, const cpu::PackedHeader& h, const cpu::Int8Ge
                   kernel.cut ? "cut" : "", "; pack it again (int8_unpack, then int8_pack)");
 }
 
-// What the output type allows. The finite range of float is what out_scale is cast to.
+// What the output type allows.
 inline void output(const char* op, int64_t out_dtype, int64_t activation, bool any_float_operand,
                    double out_scale, int64_t out_zero_point) {
   const auto type = static_cast<cpu::Dtype>(out_dtype);
@@ -47,12 +47,8 @@ inline void output(const char* op, int64_t out_dtype, int64_t activation, bool a
                     ": out_scale and out_zero_point are for int8 and uint8 outputs");
     return;
   }
-  STD_TORCH_CHECK(out_scale >= 1.17549435e-38 && out_scale <= 3.4028234e38, op,
-                  ": out_scale must be positive and finite, but is ", out_scale);
-  const int64_t lowest = type == cpu::Dtype::u8 ? 0 : -128;
-  STD_TORCH_CHECK(out_zero_point >= lowest && out_zero_point <= lowest + 255, op,
-                  ": out_zero_point must be in [", lowest, ", ", lowest + 255, "], but is ",
-                  out_zero_point);
+  scale(op, "out_scale", out_scale);
+  zero_point(op, "out_zero_point", out_zero_point, type);
 }
 
 // Rows that an 8-bit output cannot express; scale_a is contiguous.

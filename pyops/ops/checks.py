@@ -167,6 +167,18 @@ def activations(op: str, *names: str) -> None:
             raise unknown_activation(op, name)
 
 
+def scale(op: str, name: str, value: float) -> None:
+    float32 = torch.finfo(torch.float32)
+    if not float32.tiny <= value <= float32.max:
+        raise ValueError(f"{op}: {name} must be positive and finite, but is {value}")
+
+
+def zero_point(op: str, name: str, value: int, dtype: torch.dtype) -> None:
+    info = torch.iinfo(dtype)
+    if not info.min <= value <= info.max:
+        raise ValueError(f"{op}: {name} must be in [{info.min}, {info.max}], but is {value}")
+
+
 def int8_gemm_output(
     activation: str,
     out_dtype: torch.dtype,
@@ -191,15 +203,8 @@ def int8_gemm_output(
                 f"but out_dtype is {out_dtype}"
             )
         return
-    float32 = torch.finfo(torch.float32)
-    if not float32.tiny <= out_scale <= float32.max:
-        raise ValueError(f"int8_gemm: out_scale must be positive and finite, but is {out_scale}")
-    info = torch.iinfo(out_dtype)
-    if not info.min <= out_zero_point <= info.max:
-        raise ValueError(
-            f"int8_gemm: out_zero_point must be in [{info.min}, {info.max}], "
-            f"but is {out_zero_point}"
-        )
+    scale("int8_gemm", "out_scale", out_scale)
+    zero_point("int8_gemm", "out_zero_point", out_zero_point, out_dtype)
 
 
 def finite_scale(scale_a: Tensor | None, out_dtype: torch.dtype) -> None:

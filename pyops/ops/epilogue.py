@@ -9,10 +9,14 @@ followed by a float store or by requantization. ``csrc/cpu/common/epilogue.inl.h
 operations in the same order, so the two agree bit for bit on a CPU.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu")
+# Of convolutions; those beyond ACTIVATIONS take the parameters of an ``Activation``.
+CONV_ACTIVATIONS = (*ACTIVATIONS, "clamp", "hardswish", "leaky_relu")
 OUT_DTYPES = (
     torch.float32,
     torch.bfloat16,
@@ -22,6 +26,7 @@ OUT_DTYPES = (
     torch.int32,
 )
 ACTIVATION_CODE = {name: code for code, name in enumerate(ACTIVATIONS)}
+CONV_ACTIVATION_CODE = {name: code for code, name in enumerate(CONV_ACTIVATIONS)}
 OUT_DTYPE_CODE = {dtype: code for code, dtype in enumerate(OUT_DTYPES)}
 
 # Adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits of a float32.
@@ -132,18 +137,49 @@ def silu(x: Tensor) -> Tensor:
     return x / (exp(-x) + 1.0)
 
 
+class Activation(NamedTuple):
+    """One of ``CONV_ACTIVATIONS`` with its parameters.
+
+    ``low, high``: of "clamp" (ReLU6 is 0, 6). ``slope``: of "leaky_relu", fp32 [1], or one per
+    output channel (PReLU).
+    """
+
+    name: str = "none"
+    low: float = 0.0
+    high: float = 0.0
+    slope: Tensor | None = None
+
+
+def hardswish(x: Tensor) -> Tensor:
+    """``x * clamp(x + 3, 0, 6) / 6`` (Howard et al. 2019, arXiv:1905.02244)."""
+    sixth = torch.tensor(1.0 / 6.0, dtype=torch.float32, device=x.device)
+    return x * torch.clamp(x + 3.0, 0.0, 6.0) * sixth
+
+
+def leaky_relu(x: Tensor, slope: Tensor) -> Tensor:
+    """``x`` where it is positive, ``x * slope`` elsewhere; ``slope`` [1] or [N]."""
+    return torch.clamp(x, min=0.0) + torch.clamp(x, max=0.0) * slope
+
+
 _ACTIVATION = {
     "none": lambda v: v,
     "relu": lambda v: torch.clamp(v, min=0.0),
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "silu": silu,
+    "hardswish": hardswish,
 }
 
 
-def activate(v: Tensor, activation: str) -> Tensor:
-    """Apply one of ``ACTIVATIONS`` to a float32 tensor."""
-    out: Tensor = _ACTIVATION[activation](v)
+def activate(v: Tensor, activation: str | Activation) -> Tensor:
+    """Apply one of ``ACTIVATIONS`` or an ``Activation`` to float32 ``v [..., N]``."""
+    name = activation if isinstance(activation, str) else activation.name
+    if isinstance(activation, Activation) and name == "clamp":
+        return torch.clamp(v, activation.low, activation.high)
+    if isinstance(activation, Activation) and name == "leaky_relu":
+        assert activation.slope is not None
+        return leaky_relu(v, activation.slope)
+    out: Tensor = _ACTIVATION[name](v)
     return out
 
 
@@ -158,7 +194,7 @@ def requantize(v: Tensor, dtype: torch.dtype, scale: float, zero_point: int) -> 
 
 
 def finish_float(
-    v: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+    v: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | Activation
 ) -> Tensor:
     """Bias, residual and activation of float32 ``v [..., N]``."""
     if bias is not None:
@@ -177,7 +213,7 @@ def finish(
     scale_w: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    activation: str,
+    activation: str | Activation,
     out_dtype: torch.dtype,
     out_scale: float,
     out_zero_point: int,

@@ -9,6 +9,11 @@ from .epilogue import ACTIVATIONS, OUT_DTYPES, finish
 _FLOAT32_MIN = torch.finfo(torch.float32).tiny
 
 
+def divide(v: Tensor, by: float) -> Tensor:
+    """``v / by``, rounded once. By a number, torch multiplies with its reciprocal on CUDA."""
+    return v / v.new_full((), by)
+
+
 def quantize_rows_reference(
     x: Tensor, symmetric: bool, signed: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -19,7 +24,10 @@ def quantize_rows_reference(
     else:
         low, high = v.amin(-1).clamp(max=0.0), v.amax(-1).clamp(min=0.0)
     finite = torch.isfinite(v).all(-1)
-    scale = torch.maximum(-low, high) / 127.0 if symmetric else high / 255.0 - low / 255.0
+    if symmetric:
+        scale = divide(torch.maximum(-low, high), 127.0)
+    else:
+        scale = divide(high, 255.0) - divide(low, 255.0)
     scale = torch.where((low == 0) & (high == 0), 1.0, scale.clamp(min=_FLOAT32_MIN))
     inverse = torch.where(finite, 1.0 / scale, 0.0)
     if symmetric:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import checks
 from .epilogue import ACTIVATIONS, OUT_DTYPES
-from .int8_gemm_reference import int8_linear_reference
+from .int8_gemm_reference import divide, int8_linear_reference
 
 OP = "int8_rows"
 STEP_INTS = 6
@@ -78,6 +78,7 @@ def _check_inputs(inputs: Sequence[Tensor]) -> None:
                 f"{OP}: inputs[{i}] must have the leading dimensions of inputs[0], "
                 f"but is {list(x.shape)}"
             )
+        checks.same_device(OP, inputs[0], **{f"inputs[{i}]": x})
 
 
 def check(
@@ -127,6 +128,7 @@ def _check_step(step: _Step, x: Tensor) -> int:
     for name, tensor in zip(("weight", "bias"), step.tensors, strict=True):
         if tensor is not None:
             checks.floats(OP, name, tensor.dtype)
+            checks.same_device(OP, x, **{name: tensor})
             if tensor.shape != x.shape[-1:]:
                 raise ValueError(
                     f"{OP}: {name} must be [{x.shape[-1]}], but is {list(tensor.shape)}"
@@ -169,8 +171,8 @@ def norm_reference(
     if n == 0:
         return v.to(dtype)
     if centered:
-        v = v - row_sum(v) / n
-    variance = row_sum(v * v) / n
+        v = v - divide(row_sum(v), n)
+    variance = divide(row_sum(v * v), n)
     v = v * (1.0 / _sqrt(variance + torch.tensor(eps, dtype=torch.float32)))
     if weight is not None:
         v = v * weight.to(torch.float32)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from . import checks
 from .weight_only_packing import GROUP_SIZES, group_count
 
 
@@ -34,6 +35,7 @@ def int4_pack(codes: Tensor, scale: Tensor, zero: Tensor | None, size: int) -> N
             raise TypeError(f"{op}: {name} must be {dtype}, but is {tensor.dtype}")
         if list(tensor.shape) != shape:
             raise ValueError(f"{op}: {name} must be {shape}, but is {list(tensor.shape)}")
+    checks.same_device(op, codes, scale=scale, zero=zero)
 
 
 def int4_values(codes: Tensor, zero: Tensor | None) -> None:

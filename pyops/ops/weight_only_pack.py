@@ -12,6 +12,7 @@ from . import checks
 from . import weight_only_checks as own
 from . import weight_only_reference as plain
 from .define import define
+from .int8_gemm_reference import divide
 from .weight_only_packing import group_count
 
 define("int8_weight_pack(Tensor weight) -> Tensor", plain)
@@ -136,7 +137,7 @@ def quantize_weight_int4(
     grouped = grouped.reshape(n, groups, group_size)
     quantizer = _symmetric if symmetric else _asymmetric
     codes, scale, zero = quantizer(grouped)
-    return codes.reshape(n, -1)[:, :k].contiguous(), scale, zero
+    return codes.flatten(1)[:, :k].contiguous(), scale, zero
 
 
 def _symmetric(w: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -159,7 +160,7 @@ def _symmetric(w: Tensor) -> tuple[Tensor, Tensor, None]:
 
 def _asymmetric(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = w.amin(-1).clamp(max=0.0), w.amax(-1).clamp(min=0.0)
-    scale = high / 15 - low / 15
+    scale = divide(high, 15) - divide(low, 15)
     scale = torch.where(scale == 0, 1.0, scale.clamp(min=_FLOAT32_MIN))
     zero = torch.round(-low / scale).clamp(0, 15)
     codes = (torch.round(w / scale[..., None]) + zero[..., None]).clamp(0, 15)

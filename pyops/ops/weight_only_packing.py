@@ -140,7 +140,8 @@ def nibbles(codes: Tensor) -> Tensor:
 
 def from_nibbles(packed: Tensor, k: int, signed: bool) -> Tensor:
     """The inverse of ``nibbles``: int8 in [-8, 7], or uint8 in [0, 15] where not ``signed``."""
-    both = torch.stack((packed & 15, packed >> 4), dim=-1).reshape(packed.shape[0], -1)[:, :k]
+    rows, columns = packed.shape
+    both = torch.stack((packed & 15, packed >> 4), dim=-1).reshape(rows, 2 * columns)[:, :k]
     if not signed:
         return both.contiguous()
     return ((both ^ 8).view(torch.int8) - 8).contiguous()

@@ -10,6 +10,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,6 +145,20 @@ def build(root: Path) -> Callable[..., Path]:
         return program
 
     return run
+
+
+@pytest.fixture(scope="session")
+def without_torch(root: Path) -> Callable[[Path], bool]:
+    """Whether a C++ file of csrc includes nothing of torch, in whatever depth."""
+
+    @cache
+    def plain(path: Path) -> bool:
+        names = re.findall(r'^#include [<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE)
+        own = [root / "csrc" / name for name in names]
+        foreign = any(name.startswith("torch/") for name in names)
+        return not foreign and all(plain(header) for header in own if header.is_file())
+
+    return plain
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@
 #include "norms.h"
 #include "packed.h"
 #include "problem.h"
+#include "taps_strip.h"
 
 using namespace pyops::cpu;
 
@@ -32,7 +33,8 @@ void copy(const std::vector<T>& from, const Guarded<T>& to) {
 }
 
 // The output buffer after one call, sentinel bytes included.
-std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damaged = false) {
+std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damaged = false,
+                      const Strip* strip = nullptr) {
   const Codes form = kernel.form_of(p.is_signed);
   const int64_t width = code_bytes(form), k_padded = round_up(p.k, kDepthStep);
   // A panel of the problem may lie inside a wider one of this kernel: pack its columns alone.
@@ -42,6 +44,9 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damag
   const Guarded<char>& packed = made.bytes;
   Guarded<char> a(p.rows * k_padded * width, 64);
   prepare_codes(p.a.data(), p.is_signed, p.k, p.rows, p.k, form, a.get(), k_padded);
+
+  Guarded<char> places(strip ? strip->places * p.k : 0, 64);
+  if (strip) strip->write(a.get(), p.rows, k_padded, places.get());
 
   Guarded<int32_t> w_sum(p.n), zero_a(p.rows);
   Guarded<float> scale_a(p.rows), scale_w(p.n), bias(p.n);
@@ -73,6 +78,9 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damag
     block.n0 = p.n0 + n, block.epilogue = &e;
     block.first = n == 0, block.last = n + kernel.nr >= p.cols;
     if (kernel.cut) add_cut(&block, packed_cut(packed.get()), n / kernel.nr, p.k, n);
+    if (strip) {
+      block.a = places.get(), block.lda_bytes = strip->taps.depth, block.taps = &strip->taps;
+    }
     kernel.block(block);
   }
   return {out.get(), out.get() + out.count()};
@@ -133,6 +141,14 @@ void gemm_case(const Int8GemmKernel& kernel, const Int8GemmKernel& generic) {
   if (exact || p.out_type == Dtype::s32) {
     compare("differs from the formula", kernel.name, p, out, reference(p));
   }
+}
+
+void taps_case(const Int8GemmKernel& kernel, const Int8GemmKernel& generic) {
+  if (kernel.tap_depth == 0) return;
+  const int64_t count = uniform(1, 9), depth = kernel.tap_depth * uniform(1, 3);
+  const Problem p = random_problem(kernel.nr, count * depth);
+  const Strip strip(p.rows, count, depth);
+  compare("differs over taps", kernel.name, p, run(kernel, p, false, &strip), run(generic, p));
 }
 
 void pack_case(const Int8GemmKernel& kernel) {
@@ -262,7 +278,7 @@ int main(int argc, char** argv) {
     rng.seed(static_cast<uint64_t>(seed));
     for (int64_t c = 0; c < cases; ++c) {
       gemm_case(kernel, generic), quantize_case(kernel), pack_case(kernel);
-      norm_case(kernel, generic);
+      norm_case(kernel, generic), taps_case(kernel, generic);
     }
     std::printf("ran %s\n", kernel.name);
     std::fflush(stdout);

@@ -26,9 +26,10 @@ struct Problem {
   int64_t out_count() const { return (rows - 1) * ld + n0 + cols; }
 };
 
-inline Problem random_problem(int nr) {
+// k: 0 for a random one.
+inline Problem random_problem(int nr, int64_t k = 0) {
   Problem p;
-  p.rows = size_up_to(40), p.n = size_up_to(200), p.k = size_up_to(300), p.panel = nr;
+  p.rows = size_up_to(40), p.n = size_up_to(200), p.k = k ? k : size_up_to(300), p.panel = nr;
   p.n0 = uniform(0, (p.n - 1) / nr) * nr;
   const int64_t stored = min64(nr, p.n - p.n0);
   p.cols = coin() ? stored : uniform(1, stored);

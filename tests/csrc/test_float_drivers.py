@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ OPS = sorted(
 
 
 @pytest.fixture
-def sources(op: str, root: Path) -> list[Path]:
+def sources(op: str, root: Path, without_torch: Callable[[Path], bool]) -> list[Path]:
     """The driver of ``op`` and its kernels, which need no torch."""
     cpu = root / "csrc" / "cpu"
-    kernels = [p for p in sorted((cpu / op).glob("*.cpp")) if p.stem != "driver"]
+    kernels = filter(without_torch, sorted((cpu / op).glob("*.cpp")))
     return [*kernels, cpu / "isa.cpp", root / "tests" / "csrc" / f"{op}_driver.cpp"]
 
 

@@ -52,8 +52,16 @@ WEIGHT_ONLY = (
     Expected("avx2", "vfmadd231ps ymm", 12),
     Expected("avx512", "vfmadd231ps zmm", 24),
 )
+CONV_RELU = (
+    Expected("avx512bf16", "vdpbf16ps zmm", 28),
+    Expected("amx", "tdpbf16ps tmm", 4),
+    Expected("avx2", "vfmadd231ps ymm", 12),
+    Expected("avx512", "vfmadd231ps zmm", 28),
+)
 # Float products may fuse, as they state a bound and not bits; nothing else may.
-FLOAT_PRODUCTS = re.compile(r"::attention::|::(int4_tile|int8_tile|float_tile)<")
+FLOAT_PRODUCTS = re.compile(
+    r"::attention::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
+)
 _KERNELS = {
     row.name
     for op in backends.ops()
@@ -104,6 +112,18 @@ def test_hot_loop_of_float_products(object_code, opcodes, expected, tile):
     # 12 sums of 16 registers: gcc 12 keeps three of 96 steps' sums on the stack; held x cost 34.
     allowed = 6 if (expected.kernel, tile) == ("avx2", "int4_tile") else 0
     assert len(spilled) <= allowed, f"{expected.kernel} {tile} spills in its hot loop: {spilled}"
+
+
+@pytest.mark.parametrize("expected", CONV_RELU, ids=lambda e: e.kernel)
+def test_hot_loop_of_convolutions(object_code, opcodes, expected):
+    pattern = rf"pyops::cpu::{expected.kernel}::.*conv_sums<"
+    loop = object_code.hottest_loop(pattern, expected.opcode.split()[0])
+    number = opcodes(loop)[expected.opcode]
+    assert number > 0
+    assert number % expected.multiple_of == 0, f"{number} x {expected.opcode}"
+    # 14 pointers do not fit into 16 registers with all else; no sum may be among what is kept.
+    sums = [i for i in loop if i.spills and "mm" in i.operands]
+    assert not sums, f"{expected.kernel} spills sums in its hot loop"
 
 
 @pytest.mark.parametrize(("kernel", "vex"), [("avxvnni", True), ("evexvnni", False)])

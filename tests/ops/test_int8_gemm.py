@@ -7,12 +7,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from pyops import backends, ops
 from pyops.ops import epilogue, packing
 from pyops.ops.int8_gemm_reference import int8_gemm_reference, quantize_rows_reference
-from pyops.testing.cases.int8_gemm import gemm_case, linear_case, random_codes
+from pyops.testing.cases.int8_gemm import (
+    gemm_case,
+    linear_case,
+    quantizer_inputs,
+    random_codes,
+)
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
@@ -93,21 +97,6 @@ def test_pack_and_unpack(kernel: str) -> None:
         for k in (0, 1, 3, 4, 5, 64, 67):
             w = random_codes(rng, n, k, True, 0)
             assert_same(ops.int8_unpack(ops.int8_pack(w), n, k), w, f"{kernel} N{n} K{k}")
-
-
-def quantizer_inputs() -> list[Tensor]:
-    rng = torch.Generator().manual_seed(3)
-    rows = [torch.randn(5, k, generator=rng) * 3 for k in (1, 2, 7, 8, 15, 16, 17, 33, 64, 100)]
-    special = torch.randn(8, 19, generator=rng)
-    special[0] = 0
-    special[1, 4], special[2, 18], special[3, 0] = torch.nan, torch.inf, -torch.inf
-    special[4] *= 1e-41
-    special[5] = 2.5 * torch.sign(special[5])
-    special[6] = special[6].abs() + 1
-    special[7] = -0.0
-    tiny = torch.tensor([[1e-45, 0.0, 0.0], [0.0, -5e-44, 2e-44], [9e-44, 0.0, -0.0]])
-    wide = torch.tensor([[3.0e38, -3.0e38, 1.0], [1e-38, 2e-38, -1e-38]])
-    return [*rows, special, tiny, wide, torch.empty(0, 5), torch.empty(4, 0)]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -138,6 +138,20 @@ def test_tensors(where: str, change: dict[str, Any], error: type, message: str) 
     refused(where, change, error, message)
 
 
+@pytest.mark.parametrize("where", ["public", "reference"])
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"inputs": [X, R.to("meta")]}, "inputs[1]"), (tensors(3, SCALE_UP.to("meta")), "weight"),
+     (tensors(4, SCALE_UP.to("meta")), "bias"), (tensors(1, SCALE_UP.to("meta")), "scale_w")],
+    ids=["inputs[1]", "weight", "bias", "scale_w"],
+)  # fmt: skip
+def test_tensors_on_another_device(where: str, change: dict[str, Any], name: str) -> None:
+    """The fake would return tensors without values."""
+    message = f"int8_rows: {name} is on meta, but the first argument on cpu"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(where, arguments(where) | change)
+
+
 @pytest.mark.parametrize("where", ["kernel", "reference", "fake"])
 @pytest.mark.parametrize(("change", "message"), INTEGERS, ids=[f"{i} {t[1]}" for i, t in
                                                                enumerate(INTEGERS)])  # fmt: skip

@@ -149,8 +149,15 @@ def test_nan_and_infinity_spread_as_in_a_float_product(kernel: str, kind: int, r
 def test_empty_sizes(kernel: str, m: int, n: int, k: int) -> None:
     for kind in KINDS:
         case = weight_case(kind, m, n, k, kind)
-        assert case.run().shape == (m, n)
+        assert case.run().shape == case.reference().shape == (m, n)
         check(case, kernel)
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 70), (5, 0), (0, 0)])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_empty_int4_weights(n: int, k: int, symmetric: bool) -> None:
+    codes, scale, _ = ops.quantize_weight_int4(torch.empty(n, k), 64, symmetric)
+    assert (codes.shape, scale.shape) == ((n, k), (n, -(-k // 64)))
 
 
 def test_inputs_of_any_rank_and_stride(kernel: str) -> None:

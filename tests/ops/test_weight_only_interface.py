@@ -193,6 +193,16 @@ def test_bad_int4_weights(
     refused("int4_pack", where, pack_arguments(asymmetric) | change, error, message)
 
 
+@pytest.mark.parametrize("where", ["public", "reference"])
+@pytest.mark.parametrize("name", ["scale", "zero"])
+def test_int4_weights_on_two_devices(where: str, name: str) -> None:
+    given = pack_arguments(True)
+    given[name] = given[name].to("meta")
+    message = f"int4_pack: {name} is on meta, but the first argument on cpu"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call("int4_pack", where, given)
+
+
 @pytest.mark.parametrize("where", ["public", "kernel", "reference"])
 def test_values_that_four_bits_cannot_hold(where: str) -> None:
     for asymmetric, name, value, message in (

@@ -19,22 +19,11 @@ namespace {
 
 #include "cpu/common/vec_avx512.inl.h"
 #include "cpu/common/fused_avx512.inl.h"
+#include "cpu/common/tiles_amx.inl.h"
 
 constexpr int kTileRows = 16, kTileDwords = 16;
 constexpr int kMr = 32, kNr = 64, kPair = 2;
 constexpr int kDepthStep = kTileDwords, kRowStep = kTileRows, kWeightStep = 2 * kTileDwords;
-
-// All tiles whole: rows of q and keys of v are padded.
-void configure() {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } config;
-  // Not _tile_loadconfig: gcc 12 declares that it reads 8 of the 64 bytes, and may drop the stores
-  // to the others.
-  __asm__ volatile("ldtilecfg %0" ::"m"(config));
-}
 
 // c[32 or 16][32 or 16] (+)= a[..][depth] b[depth][..], in dwords of pairs; strides in dwords.
 template <bool kLower, bool kRight>
@@ -118,7 +107,7 @@ using Weights = PairWeights;
 #include "cpu/attention/attend.inl.h"
 
 void attend_part(const AttentionProblem& p, int64_t begin, int64_t end, char* scratch) {
-  configure();
+  configure_tiles();  // all whole: rows of q and keys of v are padded
   attend_blocks<Bf16Pairs, FromBf16>(p, begin, end, scratch);
   _tile_release();
 }

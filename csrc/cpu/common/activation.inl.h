@@ -95,13 +95,31 @@ inline F32 gelu_tanh(F32 x) { return gelu_of(x, kTanhTail); }
 
 inline F32 silu(F32 x) { return div(x, add(exp(sub(set1(-0.0f), x)), set1(1.0f))); }
 
+// x for x > 0, x * slope below, 0 or -0 at 0.
+inline F32 leaky_relu(F32 x, F32 slope) {
+  return add(max(set1(0.0f), x), mul(min(set1(0.0f), x), slope));
+}
+
+inline F32 hardswish(F32 x) {
+  const F32 six = min(set1(6.0f), max(set1(0.0f), add(x, set1(3.0f))));
+  return mul(mul(x, six), set1(1.0f / 6.0f));
+}
+
+// low, high: of clamp, whose order of operands lets a NaN through; slope: of leaky_relu.
+struct ActivationArgs {
+  F32 low, high, slope;
+};
+
 template <Activation kActivation>
-inline F32 activate(F32 v) {
+inline F32 activate(F32 v, const ActivationArgs& args) {
   switch (kActivation) {
     case Activation::relu: return max(set1(0.0f), v);
     case Activation::gelu: return gelu(v);
     case Activation::gelu_tanh: return gelu_tanh(v);
     case Activation::silu: return silu(v);
+    case Activation::clamp: return min(args.high, max(args.low, v));
+    case Activation::hardswish: return hardswish(v);
+    case Activation::leaky_relu: return leaky_relu(v, args.slope);
     default: return v;
   }
 }

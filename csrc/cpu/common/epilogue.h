@@ -6,6 +6,8 @@
 //   out[m][n] = v as float, or  clamp(rne(v * out_inverse_scale) + out_zero)  for s8 and u8,
 //               or the int32 difference itself for s32
 //
+// A residual of 8-bit codes q is float(q - residual_zero) * residual_scale.
+//
 // m counts from the first row of a block, n from column 0 of the matrix. Null pointers mean 1, 0,
 // or "absent"; a stride of 0 repeats one value over all rows.
 #pragma once
@@ -24,9 +26,14 @@ struct Epilogue {
   const float* bias;
   const void* residual;
   Dtype residual_type;
+  float residual_scale;
+  int32_t residual_zero;
   const void* gate;
   Dtype gate_type;
   Activation activation;
+  float low, high;     // of clamp
+  const float* slope;  // of leaky_relu
+  int64_t slope_stride;
   Dtype out_type;
   void* out;
   int64_t ld;  // elements from one row of out (residual, gate) to the next

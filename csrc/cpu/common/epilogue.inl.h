@@ -31,6 +31,30 @@ inline bool start_sums(Epilogue* e, int64_t n0, int cols, int32_t* start) {
   return zero != 0;
 }
 
+// One vector of the residual.
+inline F32 load_residual(const Epilogue& e, int64_t at, int lanes) {
+  if (e.residual_type != Dtype::u8 && e.residual_type != Dtype::s8) {
+    return load_float(e.residual, e.residual_type, at, lanes);
+  }
+  const uint8_t* codes = static_cast<const uint8_t*>(e.residual) + at;
+  const I32 q = e.residual_type == Dtype::u8 ? load_u8(codes, lanes) : load_s8(codes, lanes);
+  return mul(to_f32(sub(q, set1_i32(e.residual_zero))), set1(e.residual_scale));
+}
+
+// For columns from n on.
+template <Activation kActivation>
+inline ActivationArgs activation_args(const Epilogue& e, int64_t n, int lanes) {
+  ActivationArgs args = {};
+  if (kActivation == Activation::clamp) {
+    args.low = set1(e.low);
+    args.high = set1(e.high);
+  }
+  if (kActivation == Activation::leaky_relu) {
+    args.slope = e.slope_stride ? load(e.slope + n, lanes) : set1(*e.slope);
+  }
+  return args;
+}
+
 template <Dtype kOut>
 inline void store_out(const Epilogue& e, int64_t at, F32 v, int lanes) {
   switch (kOut) {
@@ -48,7 +72,8 @@ inline void store_out(const Epilogue& e, int64_t at, F32 v, int lanes) {
 }
 
 // The code of v before its zero point is added: too large ones as the highest code, or more; NaN
-// and too small ones as INT32_MIN, or at most as the lowest.
+// and too small ones as INT32_MIN, or at most as the lowest. For levels that pack codes: the
+// generic to_i32 takes small values alone.
 template <Dtype kOut>
 inline I32 unbounded_code(const Epilogue& e, F32 v) {
   const F32 high = set1(static_cast<float>((kOut == Dtype::u8 ? 255 : 127) - e.out_zero));
@@ -68,13 +93,15 @@ inline void finish_columns(const Epilogue& e, const int32_t* acc, int64_t ld_acc
                            int rows, int64_t n0, int lanes) {
   I32 w_sum[kVecs];
   F32 scale_w[kVecs], bias[kVecs];
+  ActivationArgs args[kVecs];
   PYOPS_UNROLL
   for (int j = 0; j < kVecs; ++j) {
     const int64_t n = n0 + j * kLanes;
-    w_sum[j] = load(e.w_sum + n, lanes);
+    w_sum[j] = e.w_sum ? load(e.w_sum + n, lanes) : set1_i32(0);
     scale_w[j] = e.scale_w ? load(e.scale_w + n, lanes) : set1(1.0f);
     // -0 is the neutral element of addition: -0 + -0 stays -0.
     bias[j] = e.bias ? load(e.bias + n, lanes) : set1(-0.0f);
+    args[j] = activation_args<kActivation>(e, n, lanes);
   }
   for (int r = 0; r < rows; ++r) {
     const int64_t m = m0 + r;
@@ -91,8 +118,8 @@ inline void finish_columns(const Epilogue& e, const int32_t* acc, int64_t ld_acc
         continue;
       }
       F32 v = add(mul(mul(to_f32(sum), scale_a), scale_w[j]), bias[j]);
-      if (e.residual) v = add(v, load_float(e.residual, e.residual_type, at, lanes));
-      v = activate<kActivation>(v);
+      if (e.residual) v = add(v, load_residual(e, at, lanes));
+      v = activate<kActivation>(v, args[j]);
       if (kGated) v = mul(v, load_float(e.gate, e.gate_type, at, lanes));
       if constexpr (packs_codes<kOut, kVecs>()) {
         codes[j] = unbounded_code<kOut>(e, v);
@@ -112,7 +139,8 @@ void finish_tile(const Epilogue& epilogue, const int32_t* acc, int64_t ld_acc, i
                  int64_t n0, int cols) {
   const Epilogue e = epilogue;  // a copy that no store can alias
   // A costly activation is not worth four copies of its code.
-  constexpr int kVecs = kActivation <= Activation::relu ? kFinishVecs : 1;
+  constexpr bool kCheap = kActivation <= Activation::relu || kActivation == Activation::clamp;
+  constexpr int kVecs = kCheap ? kFinishVecs : 1;
   int j = 0;
   if (e.gate) {  // on its own: a branch in the loop below costs every other epilogue
     for (; j < cols; j += kLanes) {
@@ -155,13 +183,19 @@ inline FinishFn finish_for(Dtype out) {
   }
 }
 
+#include "cpu/common/epilogue_codes.inl.h"
+
 // acc holds whole vectors: its rows are readable up to the next multiple of kLanes after cols.
 inline FinishFn finish_for(const Epilogue& e) {
+  if (const FinishFn finish = finish_codes_for(e)) return finish;
   switch (e.activation) {
     case Activation::relu: return finish_for<Activation::relu>(e.out_type);
     case Activation::gelu: return finish_for<Activation::gelu>(e.out_type);
     case Activation::gelu_tanh: return finish_for<Activation::gelu_tanh>(e.out_type);
     case Activation::silu: return finish_for<Activation::silu>(e.out_type);
+    case Activation::clamp: return finish_for<Activation::clamp>(e.out_type);
+    case Activation::hardswish: return finish_for<Activation::hardswish>(e.out_type);
+    case Activation::leaky_relu: return finish_for<Activation::leaky_relu>(e.out_type);
     default: return finish_for<Activation::none>(e.out_type);
   }
 }

@@ -1,25 +1,47 @@
 // The epilogue of epilogue.h over a tile of float sums in cache, from `v * scale_w` on: there are
 // no zero points and no scale_a. Include after epilogue.inl.h.
 
-template <Activation kActivation, Dtype kOut>
-inline void finish_float_vector(const Epilogue& e, const float* sums, int64_t at, int64_t n,
-                                int lanes) {
-  F32 v = load(sums);
-  if (e.scale_w) v = mul(v, load(e.scale_w + n, lanes));
-  if (e.bias) v = add(v, load(e.bias + n, lanes));
-  if (e.residual) v = add(v, load_float(e.residual, e.residual_type, at, lanes));
-  store_out<kOut>(e, at, activate<kActivation>(v), lanes);
+// kVecs vectors of columns over all rows; the last one has `lanes` lanes. Their per-column operands
+// stay in registers.
+template <Activation kActivation, Dtype kOut, int kVecs>
+inline void finish_float_columns(const Epilogue& e, const float* sums, int64_t ld_sums, int64_t m0,
+                                 int rows, int64_t n0, int lanes) {
+  F32 scale_w[kVecs], bias[kVecs];
+  ActivationArgs args[kVecs];
+  PYOPS_UNROLL
+  for (int j = 0; j < kVecs; ++j) {
+    const int64_t n = n0 + j * kLanes;
+    scale_w[j] = e.scale_w ? load(e.scale_w + n, lanes) : set1(1.0f);
+    // -0 is the neutral element of addition: -0 + -0 stays -0.
+    bias[j] = e.bias ? load(e.bias + n, lanes) : set1(-0.0f);
+    args[j] = activation_args<kActivation>(e, n, lanes);
+  }
+  for (int64_t m = m0; m < m0 + rows; ++m, sums += ld_sums) {
+    PYOPS_UNROLL
+    for (int j = 0; j < kVecs; ++j) {
+      const int64_t at = m * e.ld + n0 + j * kLanes;
+      F32 v = add(mul(load(sums + j * kLanes), scale_w[j]), bias[j]);
+      if (e.residual) v = add(v, load_residual(e, at, lanes));
+      v = activate<kActivation>(v, args[j]);
+      store_out<kOut>(e, at, v, lanes);
+    }
+  }
 }
 
 template <Activation kActivation, Dtype kOut>
 void finish_float_tile(const Epilogue& epilogue, const float* sums, int64_t ld_sums, int64_t m0,
                        int rows, int64_t n0, int cols) {
   const Epilogue e = epilogue;  // a copy that no store can alias
-  for (int64_t m = m0; m < m0 + rows; ++m, sums += ld_sums) {
-    for (int j = 0; j < cols; j += kLanes) {
-      const int lanes = cols - j < kLanes ? cols - j : kLanes;
-      finish_float_vector<kActivation, kOut>(e, sums + j, m * e.ld + n0 + j, n0 + j, lanes);
-    }
+  // A costly activation is not worth a second copy of its code.
+  constexpr bool kCheap = kActivation <= Activation::relu || kActivation == Activation::clamp;
+  constexpr int kVecs = kCheap && kFinishVecs > 1 ? 2 : 1;
+  int j = 0;
+  for (; j + kVecs * kLanes <= cols; j += kVecs * kLanes) {
+    finish_float_columns<kActivation, kOut, kVecs>(e, sums + j, ld_sums, m0, rows, n0 + j, kLanes);
+  }
+  for (; j < cols; j += kLanes) {
+    const int lanes = cols - j < kLanes ? cols - j : kLanes;
+    finish_float_columns<kActivation, kOut, 1>(e, sums + j, ld_sums, m0, rows, n0 + j, lanes);
   }
 }
 
@@ -41,6 +63,9 @@ inline FinishFloatFn finish_float_for(const Epilogue& e) {
     case Activation::gelu: return finish_float_for<Activation::gelu>(e.out_type);
     case Activation::gelu_tanh: return finish_float_for<Activation::gelu_tanh>(e.out_type);
     case Activation::silu: return finish_float_for<Activation::silu>(e.out_type);
+    case Activation::clamp: return finish_float_for<Activation::clamp>(e.out_type);
+    case Activation::hardswish: return finish_float_for<Activation::hardswish>(e.out_type);
+    case Activation::leaky_relu: return finish_float_for<Activation::leaky_relu>(e.out_type);
     default: return finish_float_for<Activation::none>(e.out_type);
   }
 }

@@ -20,8 +20,8 @@ inline torch::stable::Tensor new_tensor(const std::vector<int64_t>& sizes,
   const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
   const auto dims = static_cast<int64_t>(sizes.size());
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes.data(), strides.data(), code,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes.data(), strides.data(), code,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
   return torch::stable::Tensor(handle);
 }
 

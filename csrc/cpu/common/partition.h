@@ -41,4 +41,16 @@ inline void advance_rows(Epilogue* e, int64_t rows) {
   if (e->zero_a) e->zero_a += rows * e->zero_a_stride;
 }
 
+// Lets column 0 of the epilogue be what was column `cols`; w_sum is left as it is.
+inline void advance_columns(Epilogue* e, int64_t cols) {
+  e->out = static_cast<char*>(e->out) + cols * dtype_bytes(e->out_type);
+  if (e->residual) {
+    e->residual = static_cast<const char*>(e->residual) + cols * dtype_bytes(e->residual_type);
+  }
+  if (e->gate) e->gate = static_cast<const char*>(e->gate) + cols * dtype_bytes(e->gate_type);
+  if (e->scale_w) e->scale_w += cols;
+  if (e->bias) e->bias += cols;
+  if (e->slope) e->slope += cols * e->slope_stride;
+}
+
 }  // namespace pyops::cpu

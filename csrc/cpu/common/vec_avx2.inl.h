@@ -83,6 +83,18 @@ inline F32 load_bf16(const uint16_t* p, int n = kLanes) {
   return as_f32(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_16(p, n)), 16));
 }
 inline F32 load_f16(const uint16_t* p, int n = kLanes) { return _mm256_cvtph_ps(load_16(p, n)); }
+inline __m128i load_8_bits(const uint8_t* p, int n) {
+  if (n == kLanes) return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  alignas(16) uint8_t part[16] = {};
+  copy_part(part, p, n);
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(part));
+}
+inline I32 load_u8(const uint8_t* p, int n = kLanes) {
+  return _mm256_cvtepu8_epi32(load_8_bits(p, n));
+}
+inline I32 load_s8(const uint8_t* p, int n = kLanes) {
+  return _mm256_cvtepi8_epi32(load_8_bits(p, n));
+}
 
 inline void store(float* p, F32 v, int n = kLanes) {
   if (n == kLanes) return _mm256_storeu_ps(p, v);

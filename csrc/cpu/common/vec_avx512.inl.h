@@ -3,6 +3,7 @@
 //
 // Loads and stores with a count touch n lanes: the others are read as 0, and never written.
 // load_bits: a whole vector, whatever its values are.
+// load_u8, load_s8: 8-bit codes, widened.
 // lookup_16(table, i): table[i & 15] of a 64-byte aligned table.
 // max_s16, max_u16: of the signed or unsigned halves of each lane.
 // max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in b comes through.
@@ -61,6 +62,12 @@ inline F32 load_bf16(const uint16_t* p, int n = kLanes) {
 }
 inline F32 load_f16(const uint16_t* p, int n = kLanes) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
+}
+inline I32 load_u8(const uint8_t* p, int n = kLanes) {
+  return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first(n), p));
+}
+inline I32 load_s8(const uint8_t* p, int n = kLanes) {
+  return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p));
 }
 inline void store(float* p, F32 v, int n = kLanes) { _mm512_mask_storeu_ps(p, first(n), v); }
 inline void store(int32_t* p, I32 v, int n = kLanes) { _mm512_mask_storeu_epi32(p, first(n), v); }

@@ -65,6 +65,8 @@ inline I32 load_bits(const void* p) {
 inline I32 load(const int32_t* p, int = 1) { return *p; }
 inline F32 load_bf16(const uint16_t* p, int = 1) { return bf16_to_float(*p); }
 inline F32 load_f16(const uint16_t* p, int = 1) { return f16_to_float(*p); }
+inline I32 load_u8(const uint8_t* p, int = 1) { return *p; }
+inline I32 load_s8(const uint8_t* p, int = 1) { return static_cast<int8_t>(*p); }
 inline void store(float* p, F32 v, int = 1) { *p = v; }
 inline void store(int32_t* p, I32 v, int = 1) { *p = v; }
 inline void store_bf16(uint16_t* p, F32 v, int = 1) { *p = float_to_bf16(v); }

@@ -26,33 +26,16 @@ namespace {
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
 #include "cpu/common/norm_row.inl.h"
+#include "cpu/common/tiles_amx.inl.h"
 #include "cpu/int8_gemm/quantize_row.inl.h"
 
 constexpr int kTileRows = 16, kTileBytes = 64, kMaxCols = 64;
 constexpr int64_t kTileDepth = 64;
 
-struct TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-void configure(int rows) {
-  alignas(64) TileConfig config;
-  for (int t = 0; t < 8; ++t) {
-    config.bytes[t] = kTileBytes;
-    config.rows[t] = static_cast<uint8_t>(t < 6 ? rows : kTileRows);
-  }
-  // Not _tile_loadconfig: gcc 12 declares that it reads 8 of the 64 bytes, and may drop the stores
-  // to the others.
-  __asm__ volatile("ldtilecfg %0" ::"m"(config));
-}
-
 // w at depth k: in the panel itself, or in a zero-padded copy where fewer than 64 k are left.
 struct Weights {
   const int8_t* panel;
   const int8_t* last;  // [16][kMaxCols][4], or null
-  int64_t whole;       // depth up to which the panel has whole tiles
   int64_t stride;
 };
 
@@ -67,10 +50,12 @@ struct Ahead {
   }
 };
 
-// Where the upper and the lower rows of a tile begin.
+// Where the upper and the lower rows of a tile begin, and their taps.
 struct Rows {
   const int8_t *upper, *lower;
   int64_t lda;
+  const int64_t* tap;
+  int64_t taps, depth;  // of each tap, in whole tiles
 };
 
 template <bool kUnsigned, bool kLower>
@@ -117,11 +102,15 @@ __attribute__((noinline)) void tile(const Rows& a, const Weights& w, int c0, con
       _tile_loadd(3, start + c0 + 16, 0);
     }
   }
-  for (int64_t k = 0; k < w.whole; k += kTileDepth) {
-    ahead->step();
-    step<kUnsigned, kLower>(a, k, w.panel + c0 * 4 + k / 4 * w.stride, w.stride);
+  const int8_t* w_tile = w.panel + c0 * 4;
+  for (int64_t t = 0; t < a.taps; ++t) {
+    const int64_t begin = a.tap[t], end = begin + a.depth;
+    for (int64_t k = begin; k < end; k += kTileDepth, w_tile += kTileRows * w.stride) {
+      ahead->step();
+      step<kUnsigned, kLower>(a, k, w_tile, w.stride);
+    }
   }
-  if (w.last) step<kUnsigned, kLower>(a, w.whole, w.last + c0 * 4, kMaxCols * 4);
+  if (w.last) step<kUnsigned, kLower>(a, a.depth, w.last + c0 * 4, kMaxCols * 4);
   _tile_stored(0, acc, kMaxCols * 4);
   _tile_stored(1, acc + 16, kMaxCols * 4);
   if (kLower) {
@@ -140,12 +129,28 @@ void copy_last(const Int8GemmBlock& b, int64_t whole, int8_t* last) {
   }
 }
 
+// Places [place, place + count) hold rows with gaps between them; their sums are in acc.
+void finish_rows(const Taps& taps, const FinishFn finish, const Epilogue& e, const int32_t* acc,
+                 int64_t place, int64_t count, int64_t n0, int cols) {
+  const int64_t end = place + count;
+  for (int64_t x = taps.x0 + place; x < taps.x0 + end;) {
+    const int64_t line = x / taps.pitch, col = x % taps.pitch;
+    const int64_t next = min64(taps.x0 + end, (line + 1) * taps.pitch);
+    const int64_t rows = min64(next - x, taps.width - col);
+    if (rows > 0) {
+      finish(e, acc + (x - taps.x0 - place) * kMaxCols, kMaxCols, line * taps.width + col - taps.x0,
+             static_cast<int>(rows), n0, cols);
+    }
+    x = next;
+  }
+}
+
 template <bool kUnsigned>
 void block(const Int8GemmBlock& b) {
   alignas(64) int32_t acc[2 * kTileRows * kMaxCols];
   alignas(64) int8_t last[kTileRows * kMaxCols * 4];
   const int64_t whole = b.k / kTileDepth * kTileDepth;
-  Weights w = {b.w, nullptr, whole, static_cast<int64_t>(b.stored_cols) * 4};
+  Weights w = {b.w, nullptr, static_cast<int64_t>(b.stored_cols) * 4};
   if (whole < b.k) {
     copy_last(b, whole, last);
     w.last = last;
@@ -154,18 +159,22 @@ void block(const Int8GemmBlock& b) {
   Epilogue epilogue = *b.epilogue;
   const int32_t* start = start_sums(&epilogue, b.n0, b.cols, start_buffer) ? start_buffer : nullptr;
   const FinishFn finish = finish_for(epilogue);
-  const int64_t passes = (b.rows + 31) / 32 * ((b.cols + 31) / 32);
+  const int64_t no_taps = 0;
+  const Taps one = {b.rows, b.rows, 0, 1, whole, &no_taps}, &taps = b.taps ? *b.taps : one;
+  const int64_t places = taps.place(b.rows - 1) + 1;
+  const int64_t passes = (places + 31) / 32 * ((b.cols + 31) / 32);
   const char* next_panel = reinterpret_cast<const char*>(b.w) + b.k * b.stored_cols;
   Ahead ahead = {next_panel, (b.stored_cols + passes - 1) / passes};
-  const int height = static_cast<int>(min64(kTileRows, b.rows));
-  if (b.first) configure(height);
-  for (int r0 = 0; r0 < b.rows; r0 += 2 * kTileRows) {
-    const int rows = static_cast<int>(min64(2 * kTileRows, b.rows - r0));
+  const int height = static_cast<int>(min64(kTileRows, places));
+  if (b.first) configure_tiles(height);
+  for (int64_t r0 = 0; r0 < places; r0 += 2 * kTileRows) {
+    const int rows = static_cast<int>(min64(2 * kTileRows, places - r0));
     const int back = rows < height ? height - rows : 0;  // rows done before
     const int lower = rows > kTileRows ? rows - kTileRows : 0;
     const int8_t* upper_a = static_cast<const int8_t*>(b.a) + (r0 - back) * b.lda_bytes;
-    const Rows a = {upper_a, upper_a + lower * b.lda_bytes, b.lda_bytes};
-    prefetch_output(epilogue, r0, rows, b.n0, b.cols);
+    const Rows a = {upper_a,   upper_a + lower * b.lda_bytes, b.lda_bytes, taps.at, taps.count,
+                    taps.depth};
+    if (!b.taps) prefetch_output(epilogue, r0, rows, b.n0, b.cols);
     for (int c0 = 0; c0 < b.cols; c0 += 32) {
       if (lower) {
         tile<kUnsigned, true>(a, w, c0, start, acc + c0, acc + lower * kMaxCols + c0, &ahead);
@@ -173,7 +182,12 @@ void block(const Int8GemmBlock& b) {
         tile<kUnsigned, false>(a, w, c0, start, acc + c0, nullptr, &ahead);
       }
     }
-    finish(epilogue, acc + back * kMaxCols, kMaxCols, r0, rows, b.n0, b.cols);
+    const int32_t* sums = acc + back * kMaxCols;
+    if (b.taps) {
+      finish_rows(taps, finish, epilogue, sums, r0, rows, b.n0, b.cols);
+    } else {
+      finish(epilogue, sums, kMaxCols, r0, rows, b.n0, b.cols);
+    }
   }
   if (b.last) _tile_release();
 }

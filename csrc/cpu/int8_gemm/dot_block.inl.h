@@ -4,32 +4,45 @@
 //
 //   I32 dot4(I32 acc, I32 a_u8, I32 w_s8)   and   I32 load_w(const int8_t* p)  (kLanes * 4 bytes)
 
+// Where the rows of a tile and their taps are, from b.a on.
+struct Places {
+  int64_t row[kMr];
+  const int64_t* tap;
+  int64_t taps, depth;
+};
+
 // acc[r][v] = start[v] + sum over k of dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v *
-// kLanes ...), rows from r0 on. kAhead: prefetches.
+// kLanes ...). kAhead: prefetches.
 template <bool kAhead, int kRows, int kVecs>
-__attribute__((noinline)) void tile(const Int8GemmBlock& b, int64_t r0, const int32_t* start,
-                                    Ahead ahead, int32_t* acc) {
+__attribute__((noinline)) void tile(const Int8GemmBlock& b, const Places& places,
+                                    const int32_t* start, Ahead ahead, int32_t* acc) {
   I32 sum[kRows][kVecs];
   PYOPS_UNROLL
   for (int r = 0; r < kRows; ++r) {
     PYOPS_UNROLL
     for (int v = 0; v < kVecs; ++v) sum[r][v] = load(start + v * kLanes);
   }
-  const uint8_t* a = static_cast<const uint8_t*>(b.a) + r0 * b.lda_bytes;
   const int8_t* w = b.w;
-  const int64_t w_step = static_cast<int64_t>(b.stored_cols) * 4;
-  for (int64_t k = 0; k < b.k; k += 4, w += w_step) {
-    I32 w_s8[kVecs];
-    PYOPS_UNROLL
-    for (int v = 0; v < kVecs; ++v) w_s8[v] = load_w(w + v * kLanes * 4);
-    if (kAhead) prefetch<4 * kTileCols>(&ahead);
+  const int64_t w_step = static_cast<int64_t>(b.stored_cols) * 4, depth = places.depth;
+  for (int64_t t = 0; t < places.taps; ++t) {
+    const uint8_t* row[kRows];
     PYOPS_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      int32_t four;
-      __builtin_memcpy(&four, a + r * b.lda_bytes + k, 4);
-      const I32 a_u8 = set1_i32(four);
+      row[r] = static_cast<const uint8_t*>(b.a) + places.row[r] + places.tap[t];
+    }
+    for (int64_t k = 0; k < depth; k += 4, w += w_step) {
+      I32 w_s8[kVecs];
       PYOPS_UNROLL
-      for (int v = 0; v < kVecs; ++v) sum[r][v] = dot4(sum[r][v], a_u8, w_s8[v]);
+      for (int v = 0; v < kVecs; ++v) w_s8[v] = load_w(w + v * kLanes * 4);
+      if (kAhead) prefetch<4 * kTileCols>(&ahead);
+      PYOPS_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        int32_t four;
+        __builtin_memcpy(&four, row[r] + k, 4);
+        const I32 a_u8 = set1_i32(four);
+        PYOPS_UNROLL
+        for (int v = 0; v < kVecs; ++v) sum[r][v] = dot4(sum[r][v], a_u8, w_s8[v]);
+      }
     }
   }
   PYOPS_UNROLL
@@ -39,7 +52,7 @@ __attribute__((noinline)) void tile(const Int8GemmBlock& b, int64_t r0, const in
   }
 }
 
-using TileFn = void (*)(const Int8GemmBlock&, int64_t, const int32_t*, Ahead, int32_t*);
+using TileFn = void (*)(const Int8GemmBlock&, const Places&, const int32_t*, Ahead, int32_t*);
 
 template <bool kAhead, int kRows = kMr, int kVecs = kTileVecs>
 inline TileFn tile_of(int rows, int vecs) {
@@ -52,6 +65,12 @@ inline TileFn tile_of(int rows, int vecs) {
   return tile<kAhead, kRows, kVecs>;
 }
 
+inline void find_rows(const Int8GemmBlock& b, int64_t r0, int rows, Places* places) {
+  for (int r = 0; r < rows; ++r) {
+    places->row[r] = (b.taps ? b.taps->place(r0 + r) : r0 + r) * b.lda_bytes;
+  }
+}
+
 inline void block_of_tiles(const Int8GemmBlock& b) {
   alignas(64) int32_t acc[kMr * kTileCols];
   alignas(64) int32_t start[kTileCols];
@@ -59,6 +78,9 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
   Epilogue epilogue = *b.epilogue;
   start_sums(&epilogue, b.n0, b.cols, start);
   const FinishFn finish = finish_for(epilogue);
+  const int64_t no_taps = 0;
+  Places places = {{}, &no_taps, 1, b.k};
+  if (b.taps) places = {{}, b.taps->at, b.taps->count, b.taps->depth};
   // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
   // independent sums to hide the latency of the multiply.
   const int64_t tiles = (b.rows + kMr - 1) / kMr;
@@ -69,7 +91,8 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
     Ahead ahead = {};
     if (pays) ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
     prefetch_output(epilogue, r0, rows, b.n0, b.cols);
-    multiply(b, r0, start, ahead, acc);
+    find_rows(b, r0, rows, &places);
+    multiply(b, places, start, ahead, acc);
     finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
     r0 += rows;
   }

@@ -3,28 +3,10 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu/int8_gemm/operands.h"
+#include "cpu/int8_gemm/pack_parallel.h"
 
 namespace pyops::cpu {
 namespace {
-
-// Where each panel's Excess begins, and where they end; empty if cutting does not pay.
-std::vector<int32_t> first_excess(const int8_t* w, int64_t n, int64_t k,
-                                  const Int8GemmKernel& kernel) {
-  const int64_t panels = packed_panels(n, kernel.nr);
-  std::vector<int32_t> first(panels + 1);
-  parallel_range(panels, kSerialCodes / (kernel.nr * (k + 1)), [&](int64_t begin, int64_t end) {
-    count_cuts(w, n, k, kernel.nr, begin, end, first.data() + 1);
-  });
-  int64_t count = 0;
-  for (int32_t& at : first) {
-    count += at;
-    if (count > INT32_MAX) return {};
-    at = static_cast<int32_t>(count);
-  }
-  if (!cut_pays(n, k, layout_of(kernel), count)) return {};
-  return first;
-}
 
 Tensor int8_pack(const Tensor& weight) {
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Char, "int8_pack: weight must be torch.int8");
@@ -34,17 +16,9 @@ Tensor int8_pack(const Tensor& weight) {
   STD_TORCH_CHECK(k <= kMaxK, "int8_pack: K is ", k, ", but at most 65536 is exact in int32");
   const Tensor w = dense(weight);
   const int8_t* from = static_cast<const int8_t*>(w.const_data_ptr());
-  const Int8GemmKernel& active = active_kernel();
-  std::vector<int32_t> first;
-  if (active.cut) first = first_excess(from, n, k, active);
-  const Int8GemmKernel& kernel = active.cut && first.empty() ? next_of(active) : active;
-  const PackedLayout layout = layout_of(kernel);
-  const int64_t bytes = packed_bytes(n, k, layout, first.empty() ? 0 : first.back());
-  const Tensor packed = new_packed(bytes);
-  void* to = packed.mutable_data_ptr();
-  pack_header(to, n, k, layout, first.data());
-  parallel_range(packed_panels(n, kernel.nr), kSerialCodes / (kernel.nr * (k + 1)),
-                 [&](int64_t begin, int64_t end) { pack_panels(to, from, begin, end); });
+  const PackPlan plan = plan_pack(from, n, k);
+  const Tensor packed = new_packed(plan.bytes());
+  pack_planned(plan, packed.mutable_data_ptr());
   return packed;
 }
 

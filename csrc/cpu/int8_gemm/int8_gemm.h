@@ -39,6 +39,25 @@ struct Excess {
 };
 static_assert(sizeof(Excess) == 4, "pack.h counts these bytes");
 
+// Rows of a that are the pixels of a convolution's output, and its taps. Pixels stand in a strip of
+// the input at the places
+//
+//   place(r) = (x0 + r) / width * pitch + (x0 + r) % width - x0
+//
+// and codes [t * depth, (t + 1) * depth) of row r begin at a + place(r) * lda_bytes + at[t].
+struct Taps {
+  int64_t width, pitch, x0;
+  int64_t count, depth;
+  const int64_t* at;
+
+  int64_t place(int64_t r) const { return (x0 + r) / width * pitch + (x0 + r) % width - x0; }
+  // The most rows with places below `places`, which is at least 1.
+  int64_t rows_within(int64_t places) const {
+    const int64_t last = x0 + places - 1;  // pitch is at least width
+    return last / pitch * width + min64(last % pitch, width - 1) - x0 + 1;
+  }
+};
+
 struct Int8GemmBlock {
   const void* a;  // rows x lda_bytes, padded to kDepthStep codes
   Codes codes;    // what form_of says of them
@@ -57,6 +76,7 @@ struct Int8GemmBlock {
   const int32_t* start = nullptr;
   const uint8_t* windows = nullptr;
   const Excess *excess = nullptr, *excess_end = nullptr;
+  const Taps* taps = nullptr;  // for kernels with tap_depth; k = taps->count * taps->depth
 };
 
 // One row of float32, bfloat16 or float16:
@@ -81,7 +101,8 @@ struct QuantizeRow {
 struct Int8GemmKernel : KernelRow {
   int mr;  // rows of a tile: a good divisor when rows are split over threads
   Codes codes;
-  bool either;  // multiplies u8 codes of a as well as its own
+  bool either;    // multiplies u8 codes of a as well as its own
+  int tap_depth;  // of which the depth of taps has to be a multiple; 0: takes none
   void (*block)(const Int8GemmBlock&);
   void (*quantize_row)(const QuantizeRow&);
   void (*norm_row)(const NormRow&);
@@ -98,11 +119,11 @@ inline int32_t shift_of(Codes form, bool is_signed) {
 
 extern KernelTable int8_gemm_kernels;
 
-#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes, either) \
-  namespace name {                                                                     \
-  void int8_gemm_block(const Int8GemmBlock& block);                                    \
-  void quantize_row(const QuantizeRow& row);                                           \
-  void norm_row(const NormRow& row);                                                   \
+#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes, either, tap_depth) \
+  namespace name {                                                                                \
+  void int8_gemm_block(const Int8GemmBlock& block);                                               \
+  void quantize_row(const QuantizeRow& row);                                                      \
+  void norm_row(const NormRow& row);                                                              \
   }
 #include "cpu/int8_gemm/kernels.inc"
 #undef PYOPS_INT8_GEMM_KERNEL

@@ -33,8 +33,13 @@ struct Product {
   int64_t count;
   Shape shape;
   Codes codes;  // the form of a
+  // Rows of a where they stand: bytes from one to the next (0: padded to kDepthStep), and taps.
+  int64_t lda = 0;
+  const Taps* taps = nullptr;
 
-  int64_t lda_bytes() const { return round_up(shape.k, kDepthStep) * code_bytes(codes); }
+  int64_t lda_bytes() const {
+    return lda ? lda : round_up(shape.k, kDepthStep) * code_bytes(codes);
+  }
 };
 
 // How many rows in the kernel's form make a chunk: whole tiles, at least one.
@@ -67,6 +72,7 @@ inline void multiply_columns(const Product& p, const Operand& w, const Epilogue&
                            &epilogue,
                            n0 == col,
                            stop == col_end};
+    block.taps = p.taps;
     if (kernel.cut) add_cut(&block, cut, panel / kernel.nr, p.shape.k, n0);
     kernel.block(block);
     n0 = stop;

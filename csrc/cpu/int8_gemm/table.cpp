@@ -4,13 +4,14 @@ namespace pyops::cpu {
 namespace {
 
 const Int8GemmKernel kRows[] = {
-#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes, either) \
-  {{#name, Isa::isa, test_only, nr, kr, Codes::codes == Codes::u8x4, min_m},           \
-   mr,                                                                                 \
-   Codes::codes,                                                                       \
-   either,                                                                             \
-   name::int8_gemm_block,                                                              \
-   name::quantize_row,                                                                 \
+#define PYOPS_INT8_GEMM_KERNEL(name, isa, test_only, mr, nr, kr, min_m, codes, either, tap_depth) \
+  {{#name, Isa::isa, test_only, nr, kr, Codes::codes == Codes::u8x4, min_m},                      \
+   mr,                                                                                            \
+   Codes::codes,                                                                                  \
+   either,                                                                                        \
+   tap_depth,                                                                                     \
+   name::int8_gemm_block,                                                                         \
+   name::quantize_row,                                                                            \
    name::norm_row},
 #include "cpu/int8_gemm/kernels.inc"
 #undef PYOPS_INT8_GEMM_KERNEL

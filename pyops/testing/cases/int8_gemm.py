@@ -182,3 +182,19 @@ def linear_case(seed: int, m: int, n: int, k: int) -> LinearCase:
         ACTIVATIONS[pick(len(ACTIVATIONS))],
         FLOATS[pick(3)],
     )
+
+
+def quantizer_inputs() -> list[Tensor]:
+    """Rows of whole vectors and tails, zeros, denormals, NaN, infinities, extremes."""
+    rng = torch.Generator().manual_seed(3)
+    rows = [torch.randn(5, k, generator=rng) * 3 for k in (1, 2, 7, 8, 15, 16, 17, 33, 64, 100)]
+    special = torch.randn(8, 19, generator=rng)
+    special[0] = 0
+    special[1, 4], special[2, 18], special[3, 0] = torch.nan, torch.inf, -torch.inf
+    special[4] *= 1e-41
+    special[5] = 2.5 * torch.sign(special[5])
+    special[6] = special[6].abs() + 1
+    special[7] = -0.0
+    tiny = torch.tensor([[1e-45, 0.0, 0.0], [0.0, -5e-44, 2e-44], [9e-44, 0.0, -0.0]])
+    wide = torch.tensor([[3.0e38, -3.0e38, 1.0], [1e-38, 2e-38, -1e-38]])
+    return [*rows, special, tiny, wide, torch.empty(0, 5), torch.empty(4, 0)]

@@ -1,0 +1,80 @@
+// Float convolution with an epilogue, as every kernel file implements it. Over NHWC images, with g
+// the group of output channel oc, and positions outside an image 0:
+//
+//   sum[n][oy][ox][oc] = sum over ky, kx, c of w[oc][c][ky][kx] *
+//       x[n][oy * stride_h - top + ky * dilation_h][ox * stride_w - left + kx * dilation_w][g][c]
+//
+// followed by the epilogue of common/epilogue.h from `v + bias` on. Sums are float32, in order of
+// (ky, kx, c), with fused multiply-adds where the level has them. x and w are both float32 or both
+// bf16. Kernels with f32 products widen bf16, which is exact; those with bf16 products multiply
+// pairs, whose sums and denormals the instruction treats in its own way.
+//
+// A convolution is a product of output pixels with output channels, over K = kh * kw * C / groups.
+// Nothing is copied to make it one: a tile reads its pixels through a table of pointers, one for
+// each pixel and segment of K (a tap, or where the taps of a line are adjacent the line).
+#pragma once
+#include "cpu/common/conv_shape.h"
+#include "cpu/common/epilogue.h"
+#include "cpu/isa.h"
+
+namespace pyops::cpu {
+
+enum class ConvProducts : int { f32, bf16 };
+
+// Most pixels of a tile, and of a tile register.
+constexpr int kConvPixels = 32, kConvStrip = 16;
+
+// Some pixels of one row of tiles by one panel of output channels; of a depthwise convolution, by
+// all channels. K is what segments * depth comes to, where a gathered tile counts its padding.
+struct ConvTile {
+  // [segments][pixels]: where that segment of that pixel begins; depthwise and in strips, where
+  // there is a step, only of the first pixel.
+  const void* const* rows;
+  int64_t segments, depth;  // depth: elements of a segment
+  int64_t offset;           // elements from there to the group's first channel
+  Dtype type;               // of what rows point to
+  const void* w;            // the panel (pack.h)
+  int pixels, cols;
+  // Bytes from one pixel to the next, in every segment, where it is always the same and whole
+  // strips of pixels are readable; otherwise 0.
+  int64_t step;
+  int64_t m0, n0;  // the first pixel and output channel
+  const Epilogue* epilogue;
+};
+
+// out[r][0 .. ld) = the segments of pixel r one after another, zeros behind them.
+struct ConvGather {
+  const void* const* rows;
+  int64_t segments, depth, offset;
+  Dtype type;
+  int pixels;
+  void* out;   // float32, or for bf16 products bf16
+  int64_t ld;  // elements
+};
+
+struct ConvKernel : KernelRow {
+  int mr;  // pixels of a tile
+  ConvProducts products;
+  void (*tile)(const ConvTile&);
+  void (*depthwise)(const ConvTile&);  // x and w of one channel each, channels in lanes
+  void (*gather)(const ConvGather&);
+  void (*start)();  // what a thread calls before its first tile, and behind its last
+  void (*stop)();
+
+  bool strips() const { return kr > 2; }  // of pixels, in tile registers
+};
+
+extern KernelTable conv_relu_kernels;
+
+#define PYOPS_CONV_RELU_KERNEL(name, isa, test_only, mr, nr, kr, products) \
+  namespace name {                                                         \
+  void conv_tile(const ConvTile& tile);                                    \
+  void conv_depthwise(const ConvTile& tile);                               \
+  void conv_gather(const ConvGather& gather);                              \
+  void conv_start();                                                       \
+  void conv_stop();                                                        \
+  }
+#include "cpu/conv_relu/kernels.inc"
+#undef PYOPS_CONV_RELU_KERNEL
+
+}  // namespace pyops::cpu

@@ -1,0 +1,23 @@
+// 4 x 8 tile in plain C++, for any CPU.
+#include "cpu/common/half.h"
+#include "cpu/conv_relu/pack.h"
+
+namespace pyops::cpu::generic {
+namespace {
+
+#include "cpu/common/vec_generic.inl.h"
+#include "cpu/common/activation.inl.h"
+#include "cpu/common/epilogue.inl.h"
+#include "cpu/common/epilogue_float.inl.h"
+#include "cpu/conv_relu/gather.inl.h"
+#include "cpu/conv_relu/plain_tile.inl.h"
+
+}  // namespace
+
+void conv_tile(const ConvTile& tile) { plain_tile<4, 8>(tile); }
+void conv_depthwise(const ConvTile& tile) { plain_depthwise<8>(tile); }
+void conv_gather(const ConvGather& gather) { gather_floats(gather); }
+void conv_start() {}
+void conv_stop() {}
+
+}  // namespace pyops::cpu::generic

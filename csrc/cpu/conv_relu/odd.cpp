@@ -1,0 +1,23 @@
+// 3 x 5 tile: sizes that nothing divides, so that packing and driver cannot count on luck.
+#include "cpu/common/half.h"
+#include "cpu/conv_relu/pack.h"
+
+namespace pyops::cpu::odd {
+namespace {
+
+#include "cpu/common/vec_generic.inl.h"
+#include "cpu/common/activation.inl.h"
+#include "cpu/common/epilogue.inl.h"
+#include "cpu/common/epilogue_float.inl.h"
+#include "cpu/conv_relu/gather.inl.h"
+#include "cpu/conv_relu/plain_tile.inl.h"
+
+}  // namespace
+
+void conv_tile(const ConvTile& tile) { plain_tile<3, 5>(tile); }
+void conv_depthwise(const ConvTile& tile) { plain_depthwise<5>(tile); }
+void conv_gather(const ConvGather& gather) { gather_floats(gather); }
+void conv_start() {}
+void conv_stop() {}
+
+}  // namespace pyops::cpu::odd

@@ -1,0 +1,255 @@
+// A checked convolution on torch's threads: which tiles gather, how much stays in caches, who does
+// what. Only the driver includes this.
+#pragma once
+#include <cstring>
+
+#include "cpu/common/buffer.h"
+#include "cpu/common/driver.h"
+#include "cpu/common/partition.h"
+#include "cpu/conv_relu/rows.h"
+
+namespace pyops::cpu {
+
+struct ConvCall {
+  const ConvKernel& kernel;
+  const void* packed;
+  ConvShape shape;
+  Dtype type;
+  const void* x;
+  Epilogue epilogue;
+};
+
+// Below so many products a second thread costs more than it saves.
+constexpr int64_t kSerialConvProducts = 1 << 17;
+// Tiles of pixels that pass a panel before the next panel is read, and most bytes of their input.
+constexpr int kBlockTiles = 16;
+constexpr int64_t kBlockBytes = 512 << 10;
+// Taps of fewer channels are not worth a pointer each: the image is copied with its padding, so
+// that a line of taps is one segment.
+constexpr int64_t kFewChannels = 16;
+// Addresses so far apart share a set of the first-level cache.
+constexpr int64_t kSetBytes = 4096;
+// More pixels than a set has ways would push each other out.
+constexpr int kSetWays = 8;
+
+// The image with its padding as zeros, in `buffer`.
+inline void pad_image(ConvInput* input, Buffer* buffer) {
+  ConvShape& s = input->shape;
+  const int64_t pixel = s.c * input->element, h = s.h + s.top + s.bottom;
+  const int64_t w = s.w + s.left + s.right, line = w * pixel;
+  char* out = static_cast<char*>(buffer->get(s.n * h * line));
+  parallel_range(s.n * h, kSerialCodes / (line + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      char* to = out + i * line;
+      const int64_t y = i % h - s.top;
+      if (y < 0 || y >= s.h) {
+        std::memset(to, 0, line);
+        continue;
+      }
+      const char* from = input->x + (i / h * s.h + y) * s.w * pixel;
+      std::memset(to, 0, s.left * pixel);
+      std::memcpy(to + s.left * pixel, from, s.w * pixel);
+      std::memset(to + (s.left + s.w) * pixel, 0, s.right * pixel);
+    }
+  });
+  input->end = out + s.n * h * line;
+  s.h = h, s.w = w;
+  s.top = s.bottom = s.left = s.right = 0;
+  input->x = out;
+}
+
+// Strips to a row of output pixels, for kernels that take pixels in strips of equal distance; 0:
+// tiles go on from row to row. Where windows overlap that is to gather each of them, which costs
+// more than the idle part of a strip.
+inline int64_t strips_of_row(const ConvCall& call) {
+  const ConvShape& s = call.shape;
+  const ConvHeader& h = conv_header(call.packed);
+  const bool overlap = s.kh > s.stride_h || s.kw > s.stride_w;
+  const int64_t across = s.dilation_w == 1 && s.groups == 1 ? s.kw : 1;
+  if (!call.kernel.strips() || h.depthwise() || !overlap || across * h.cg % h.kr != 0) return 0;
+  const int64_t strips = (s.ow + kConvStrip - 1) / kConvStrip;
+  return 4 * s.ow >= 3 * strips * kConvStrip ? strips : 0;
+}
+
+struct ConvPlan {
+  const ConvCall& call;
+  const ConvHeader& header;
+  ConvInput input;
+  bool gather;            // every tile
+  int64_t ld;             // elements of a gathered pixel
+  int64_t tiles, panels;  // of the pixels; of all groups
+  int64_t row_strips;     // of a row of pixels, where no tile goes on in the next; otherwise 0
+  int block_tiles;
+  int64_t table_bytes, tile_bytes;  // of one tile: pointers, gathered pixels
+
+  // One thread's scratch: tables, gathered pixels, their pointers.
+  int64_t scratch_bytes() const {
+    return round_up(block_tiles * (table_bytes + tile_bytes + kConvPixels * 8), 64);
+  }
+  int64_t first_pixel(int64_t tile) const {
+    if (row_strips == 0) return input.shape.pixels() * tile / tiles;
+    const int64_t of_row = (row_strips + 1) / 2, strip = min64(tile % of_row * 2, row_strips);
+    return (tile / of_row * row_strips + strip) * input.shape.ow / row_strips;
+  }
+};
+
+inline ConvPlan plan_conv(const ConvCall& call, const ConvInput& input, int64_t row_strips) {
+  const ConvHeader& h = conv_header(call.packed);
+  const ConvShape& s = input.shape;
+  const ConvKernel& kernel = call.kernel;
+  ConvPlan p = {call, h, input, false, 0, 0, 0, row_strips, 1, 0, 0};
+  const int64_t pitch = s.stride_w * s.c * input.element, product = h.element_bytes();
+  const bool shared_set = kernel.mr > kSetWays && !kernel.strips() && pitch % kSetBytes == 0;
+  p.gather = !h.depthwise() && (input.element != product || shared_set);
+  // An odd number of cache lines spreads the pixels over all sets.
+  const int64_t lines = (h.padded_k() * product + 63) / 64;
+  p.ld = (lines | 1) * 64 / product;
+  p.tiles =
+      row_strips ? s.n * s.oh * ((row_strips + 1) / 2) : (s.pixels() + kernel.mr - 1) / kernel.mr;
+  p.panels = conv_parts(h);
+  p.table_bytes = h.taps() * kernel.mr * 8;
+  p.tile_bytes = h.depthwise() ? 0 : kernel.mr * p.ld * product;
+  const int64_t read = p.gather ? p.tile_bytes : kernel.mr * s.c * input.element * s.kh;
+  p.block_tiles = static_cast<int>(max64(1, min64(kBlockTiles, kBlockBytes / (read + 1))));
+  return p;
+}
+
+struct BlockTile {
+  ConvTile tile;
+  ConvRows found;
+  const void** table;
+  bool gather;
+};
+
+// One group's pixels of tile `index` of a block, one after another, and pointers to them.
+inline void gather_tile(const ConvPlan& p, int64_t group, int index, char* scratch, BlockTile* b) {
+  char* gathered = scratch + p.block_tiles * p.table_bytes;
+  const void** pixels = reinterpret_cast<const void**>(gathered + p.block_tiles * p.tile_bytes);
+  const int64_t product = p.header.element_bytes();
+  char* out = gathered + index * p.tile_bytes;
+  pixels += index * kConvPixels;
+  ConvTile& t = b->tile;
+  p.call.kernel.gather({b->table, b->found.segments, b->found.depth, group * p.header.cg,
+                        p.call.type, t.pixels, out, p.ld});
+  for (int r = 0; r < t.pixels; ++r) pixels[r] = out + r * p.ld * product;
+  t.rows = pixels;
+  t.segments = 1, t.depth = p.header.padded_k(), t.offset = 0;
+  t.type = product == 2 ? Dtype::bf16 : Dtype::f32;
+  t.step = p.ld * product;
+}
+
+// Tiles [first, last), at most a block, by panels [panel, panel_end).
+inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t panel,
+                      int64_t panel_end, char* scratch) {
+  const ConvHeader& h = p.header;
+  const int count = static_cast<int>(last - first);
+  BlockTile tiles[kBlockTiles];
+  for (int i = 0; i < count; ++i) {
+    const int64_t m0 = p.first_pixel(first + i);
+    const int pixels = static_cast<int>(p.first_pixel(first + i + 1) - m0);
+    const void** table = reinterpret_cast<const void**>(scratch + i * p.table_bytes);
+    const ConvRows found = fill_rows(p.input, m0, pixels, table);
+    const ConvTile tile = {table, found.segments, found.depth, 0, p.call.type,     nullptr, pixels,
+                           0,     found.step,     m0,          0, &p.call.epilogue};
+    const bool broken = found.depth % h.kr != 0 || (p.call.kernel.strips() && found.step == 0);
+    tiles[i] = {tile, found, table, p.gather || broken};
+  }
+  for (int64_t group = -1; panel < panel_end; ++panel) {
+    const bool next_group = panel / h.panels() != group;
+    group = panel / h.panels();
+    const int64_t own = panel % h.panels() * h.nr;
+    for (int i = 0; i < count; ++i) {
+      ConvTile& t = tiles[i].tile;
+      t.w = conv_panel(p.call.packed, group, panel % h.panels());
+      t.cols = static_cast<int>(min64(h.nr, h.group_oc() - own));
+      t.n0 = group * h.group_oc() + own;
+      if (!tiles[i].gather) {
+        t.offset = group * h.cg;
+      } else if (next_group) {
+        gather_tile(p, group, i, scratch, &tiles[i]);
+      }
+      p.call.kernel.tile(t);
+    }
+  }
+}
+
+inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, char* scratch) {
+  const void** table = reinterpret_cast<const void**>(scratch);
+  for (int64_t tile = first; tile < last; ++tile) {
+    const int64_t m0 = p.first_pixel(tile);
+    const int pixels = static_cast<int>(p.first_pixel(tile + 1) - m0);
+    const ConvRows found = fill_rows(p.input, m0, pixels, table);
+    p.call.kernel.depthwise(
+        {table, found.segments, 1, 0, p.call.type, conv_panel(p.call.packed, 0, 0), pixels,
+         static_cast<int>(p.input.shape.oc), found.step, m0, 0, &p.call.epilogue});
+  }
+}
+
+// Threads take tiles, panels or both: what makes products and bytes of the busiest one cheapest.
+inline Grid split_conv(const ConvPlan& p) {
+  const ConvShape& s = p.input.shape;
+  const int64_t products = s.pixels() * s.oc * p.header.k();
+  const int64_t threads = products < kSerialConvProducts ? 1 : torch::stable::get_num_threads();
+  const double tile = 1.0 * p.call.kernel.mr * p.header.nr * p.header.k();
+  const double x_bytes = 1.0 * s.n * s.h * s.w * s.c * p.input.element;
+  const double w_bytes = 1.0 * conv_bytes(p.header);
+  constexpr double kProductsPerByte = 4.0;  // 32 products and 8 bytes a cycle
+  Grid grid = {1, 1, 1, 1, p.tiles, p.panels};
+  double least = -1;
+  for (int64_t tn = min64(threads, p.panels); tn >= 1; --tn) {
+    const int64_t tm = min64(threads / tn, p.tiles);
+    const int64_t most = ((p.tiles + tm - 1) / tm) * ((p.panels + tn - 1) / tn);
+    const double bytes = x_bytes / static_cast<double>(tm) + w_bytes / static_cast<double>(tn);
+    const double cost = tile * static_cast<double>(most) + kProductsPerByte * bytes;
+    if (least >= 0 && cost >= least) continue;
+    least = cost;
+    grid.tm = tm;
+    grid.tn = tn;
+  }
+  return grid;
+}
+
+inline void run_conv(const ConvCall& call) {
+  static thread_local Buffer scratch, padded, zeros;
+  const ConvHeader& h = conv_header(call.packed);
+  const ConvShape& s = call.shape;
+  const int64_t element = dtype_bytes(call.type);
+  const char* x = static_cast<const char*>(call.x);
+  ConvInput input = {s,
+                     x,
+                     element,
+                     x + s.n * s.h * s.w * s.c * element,
+                     nullptr,
+                     false,
+                     s.dilation_w == 1 && s.groups == 1};
+  const int64_t depth = (input.lines ? s.kw : 1) * h.cg;
+  input.first = h.depthwise() || (call.kernel.strips() && depth % h.kr == 0);
+  const int64_t row_strips = strips_of_row(call);
+  const bool few = input.lines && s.c < kFewChannels && h.taps() > 1;
+  const bool padding = s.top + s.bottom + s.left + s.right > 0;
+  if (padding && (few || row_strips > 0)) pad_image(&input, &padded);
+  void* zero = zeros.get(s.c * element);
+  std::memset(zero, 0, s.c * element);
+  input.zeros = static_cast<const char*>(zero);
+  const ConvPlan p = plan_conv(call, input, row_strips);
+  const Grid grid = split_conv(p);
+  const int64_t bytes = p.scratch_bytes();
+  char* own = static_cast<char*>(scratch.get(grid.tm * grid.tn * bytes));
+  parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
+    call.kernel.start();
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t last = grid.row_end(i, p.tiles);
+      if (h.depthwise()) {
+        run_depthwise(p, grid.row(i, p.tiles), last, own + i * bytes);
+        continue;
+      }
+      const int64_t panel = grid.col(i, p.panels), panel_end = grid.col_end(i, p.panels);
+      for (int64_t t = grid.row(i, p.tiles); t < last; t += p.block_tiles) {
+        run_block(p, t, min64(last, t + p.block_tiles), panel, panel_end, own + i * bytes);
+      }
+    }
+    call.kernel.stop();
+  });
+}
+
+}  // namespace pyops::cpu

@@ -1,0 +1,198 @@
+"""Float convolution with bias, residual and activation in one call, on channels_last images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from . import checks
+from . import conv_relu_checks as own
+from . import conv_relu_reference as plain
+from .conv_relu_packing import WEIGHT_DTYPES
+from .define import define
+from .epilogue import CONV_ACTIVATION_CODE, CONV_ACTIVATIONS
+
+define("conv_relu_pack(Tensor weight, int groups) -> Tensor", plain)
+define(
+    "conv_relu_unpack(Tensor packed, int[] weight_shape, int weight_dtype) -> Tensor",
+    plain,
+)
+define(
+    "conv_relu(Tensor x, Tensor packed, int[] weight_shape, int[] stride, int[] padding, "
+    "int[] dilation, Tensor? bias, Tensor? residual, int activation, float low, float high, "
+    "Tensor? slope) -> Tensor",
+    plain,
+)
+
+
+def conv_relu_pack(weight: Tensor, groups: int = 1) -> Tensor:
+    """Pack ``weight [OC, C / groups, KH, KW]`` for the kernel that runs now; 1-D uint8.
+
+    The bytes depend on the CPU: keep the weight itself in files. ``conv_relu_unpack`` inverts it.
+
+    Raises:
+        TypeError: ``weight`` is neither float32 nor bfloat16.
+        ValueError: not 4-D, a size of 0, or ``groups`` does not divide OC.
+    """
+    own.pack(weight, groups)
+    checks.no_grad("conv_relu_pack", weight)
+    out: Tensor = torch.ops.pyops.conv_relu_pack.default(weight, groups)
+    return out
+
+
+def conv_relu_unpack(
+    packed: Tensor, weight_shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The weight that ``conv_relu_pack`` packed, whatever kernel it was for.
+
+    Raises:
+        TypeError: ``packed`` is not a 1-D uint8 tensor, or ``dtype`` neither float32 nor bfloat16.
+        RuntimeError, ValueError: not such a packed weight, or of another shape or dtype.
+    """
+    own.dtype("conv_relu_unpack", "dtype", dtype)
+    checks.packed("conv_relu_unpack", packed, "conv_relu_pack")
+    out: Tensor = torch.ops.pyops.conv_relu_unpack.default(
+        packed, list(weight_shape), WEIGHT_DTYPES.index(dtype)
+    )
+    return out
+
+
+def conv_relu(
+    x: Tensor,
+    packed: Tensor,
+    weight_shape: Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str = "none",
+    low: float | None = None,
+    high: float | None = None,
+    slope: Tensor | None = None,
+) -> Tensor:
+    """``activation(conv2d(x, w) + bias + residual)``, as ``torch.nn.functional.conv2d``.
+
+    float32 sums are within ``(K + 2) * 2**-24 * (|x| conv |w|)`` of the exact ones, with
+    ``K = KH * KW * C / groups``; bfloat16 products are summed in float32. Results do not depend on
+    the number of threads.
+
+    Args:
+        x: float32 or bfloat16 ``[N, C, H, W]``; one that is not channels_last is converted.
+        packed: ``conv_relu_pack`` of a weight of the same dtype.
+        weight_shape: its ``[OC, C / groups, KH, KW]``.
+        stride, dilation: one number, or ``(height, width)``.
+        padding: zeros around the image: one number, ``(height, width)``,
+            ``(top, bottom, left, right)``, or "same" with stride 1.
+        bias: float32 ``[OC]``.
+        residual: ``[N, OC, OH, OW]`` of x's dtype, added before the activation.
+        activation: one of ``CONV_ACTIVATIONS``.
+        low, high: the bounds of "clamp".
+        slope: of "leaky_relu" below 0: float32 ``[1]``, or ``[OC]`` (PReLU).
+
+    Returns:
+        ``[N, OC, OH, OW]`` of x's dtype, channels_last.
+
+    Raises:
+        TypeError, ValueError: an argument has another dtype, shape or value than stated.
+        RuntimeError: ``packed`` is for another kernel or shape.
+    """
+    checks.no_grad(own.OP, x, bias, residual, slope)
+    steps, spread = _pair("stride", stride), _pair("dilation", dilation)
+    around = _padding(padding, weight_shape, steps, spread)
+    code, low, high = _activation(activation, low, high)
+    try:
+        out: Tensor = torch.ops.pyops.conv_relu.default(
+            x, packed, list(weight_shape), steps, around, spread, bias, residual, code, low, high,
+            slope,
+        )  # fmt: skip
+        return out
+    except RuntimeError as error:
+        refused = error
+    own.conv_relu(x, packed, weight_shape, steps, around, spread, bias, residual, code, slope)
+    raise refused
+
+
+def _pair(name: str, value: int | Sequence[int]) -> list[int]:
+    if isinstance(value, int):
+        return [value, value]
+    if len(value) != 2:
+        raise ValueError(f"{own.OP}: {name} must be 1 or 2 integers, but is {value!r}")
+    return list(value)
+
+
+def _padding(
+    value: int | str | Sequence[int],
+    weight_shape: Sequence[int],
+    stride: list[int],
+    dilation: list[int],
+) -> list[int]:
+    """Top, bottom, left, right."""
+    if isinstance(value, int):
+        return [value] * 4
+    if isinstance(value, str):
+        if value != "same" or stride != [1, 1]:
+            raise ValueError(
+                f"{own.OP}: padding as a string must be 'same', with stride 1, but is {value!r} "
+                f"with stride {stride}"
+            )
+        own.weight_shape(own.OP, weight_shape)
+        all_h, all_w = (d * (k - 1) for d, k in zip(dilation, weight_shape[2:], strict=True))
+        return [all_h // 2, all_h - all_h // 2, all_w // 2, all_w - all_w // 2]
+    if len(value) == 2:
+        return [value[0], value[0], value[1], value[1]]
+    if len(value) != 4:
+        raise ValueError(
+            f"{own.OP}: padding must be 1, 2 or 4 integers or 'same', but is {value!r}"
+        )
+    return list(value)
+
+
+def _activation(name: str, low: float | None, high: float | None) -> tuple[int, float, float]:
+    if name not in CONV_ACTIVATIONS:
+        raise ValueError(f"{own.OP}: activation must be one of {CONV_ACTIVATIONS}, but is {name!r}")
+    if name != "clamp":
+        if low is not None or high is not None:
+            raise ValueError(f"{own.OP}: low and high are for 'clamp', not for {name!r}")
+        return CONV_ACTIVATION_CODE[name], 0.0, 0.0
+    if low is None or high is None or not low <= high:
+        raise ValueError(
+            f"{own.OP}: 'clamp' takes low <= high, but low is {low} and high is {high}"
+        )
+    return CONV_ACTIVATION_CODE[name], float(low), float(high)
+
+
+def kernel_of(dtype: torch.dtype) -> str:
+    """The kernel that runs for images of ``dtype``; ``"reference"`` without a compiled module.
+
+    Kernels with bfloat16 products leave float32 to the next one with float32 products.
+    """
+    name = backends.kernel(own.OP)
+    if name == "reference" or dtype == torch.bfloat16:
+        return name
+    rows = backends.implementations(own.OP)
+    at = next(i for i, row in enumerate(rows) if row.name == name)
+    if not _pairs(rows[at]):
+        return name
+    return next(r.name for r in rows[at:] if not r.test_only and not _pairs(r))
+
+
+def layout_of(dtype: torch.dtype) -> str:
+    """Tag of the layout in which that kernel takes weights."""
+    name = kernel_of(dtype)
+    rows = backends.implementations(own.OP)
+    return next((row.layout for row in rows if row.name == name), "plain")
+
+
+def multiplies_pairs(dtype: torch.dtype) -> bool:
+    """Whether the kernel for ``dtype`` multiplies pairs of bfloat16."""
+    name = kernel_of(dtype)
+    return any(_pairs(row) for row in backends.implementations(own.OP) if row.name == name)
+
+
+def _pairs(row: backends.Implementation) -> bool:
+    return not row.layout.endswith("k1")
