@@ -44,21 +44,24 @@ class Row:
 class Report:
     """``print(report)`` shows a table; ``rows`` is the data.
 
-    ``graphs``: for which calls a model runs as one graph, or why it does not.
+    ``graphs``: for which calls a model runs as one graph, or why it does not. ``islands``: groups
+    of steps that run in float between int8 ones, dequantized before and quantized behind.
     """
 
     rows: tuple[Row, ...]
     graphs: tuple[str, ...] = ()
+    islands: tuple[tuple[str, ...], ...] = ()
 
     def to_json(self) -> str:
-        """``{"rows": [{"name": ..., ...}, ...], "graphs": [...]}``; an infinite ``sqnr_db`` (no
-        error) is null.
+        """``{"rows": [{"name": ..., ...}, ...], "graphs": [...], "islands": [...]}``; an infinite
+        ``sqnr_db`` (no error) is null.
         """
         rows = [asdict(row) for row in self.rows]
         for row in rows:
             if row["sqnr_db"] == float("inf"):
                 row["sqnr_db"] = None
-        return json.dumps({"rows": rows, "graphs": self.graphs}, indent=1, allow_nan=False)
+        report = {"rows": rows, "graphs": self.graphs, "islands": self.islands}
+        return json.dumps(report, indent=1, allow_nan=False)
 
     def table(self, width: int = 160) -> str:
         """The rows as text, ``width`` columns wide; columns that hold nothing are left out."""
@@ -128,7 +131,7 @@ def explain(model: nn.Module) -> Report:
             rows.append(_packed_row(name, module, owner, fusion))
         elif matches(module):
             rows.append(_float_row(name, module, _why_float(module, inside.get(id(module)))))
-    return Report(tuple(rows), fusion.graphs)
+    return Report(tuple(rows), fusion.graphs, fusion.islands)
 
 
 def _why_float(module: nn.Module, container: str | None) -> str:
@@ -137,7 +140,9 @@ def _why_float(module: nn.Module, container: str | None) -> str:
         return record.reason
     depth = getattr(module, "in_features", 0)
     known = container or why_not(module) or why_not_depth(depth, replacement(module))
-    return known or "not converted: apply pyops.quantize"
+    dynamic = replacement(module) is not None
+    data = "" if dynamic else " with calibration="
+    return known or f"not converted: apply pyops.quantize{data}"
 
 
 def _float_row(name: str, module: nn.Module, reason: str) -> Row:

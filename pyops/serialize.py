@@ -16,6 +16,8 @@ from uuid import uuid4
 from torch import Tensor, nn
 
 from .graph import captured_of, fusions_of
+from .graph.net_fold import Folded
+from .graph.net_forward import net_of, why_not_traced
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
 from .nn.registry import replacement_name
@@ -97,10 +99,7 @@ def load(path: str | os.PathLike[str], skeleton: nn.Module) -> nn.Module:
 def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
     fusion = fusions_of(model)
     plan = Plan(fuse=bool(fusion.notes or fusion.reasons), fused=fusion.notes)
-    for path, module in model.named_modules():
-        captured = captured_of(module)
-        if captured is not None:
-            plan.captured[path] = captured.example
+    _note_graphs(model, plan)
     tensors: dict[str, Tensor] = {}
     seen: dict[int, str] = {}
     storages: set[int] = set()
@@ -142,6 +141,8 @@ def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
                 shared[id(packed)] = packed.parts()
             for name, part in shared[id(packed)].items():
                 add(key_of(path, name), part, part)
+        elif isinstance(module, Folded):
+            plan.classes[path], plan.folded[path] = module.before, module.into
         else:
             plan.classes[path] = type(module).__name__
             if record is not None:
@@ -149,6 +150,18 @@ def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
         for name, tensor in slots(module):
             add(key_of(path, name), tensor, tensor)
     return tensors, plan
+
+
+def _note_graphs(model: nn.Module, plan: Plan) -> None:
+    for path, module in model.named_modules():
+        captured = captured_of(module)
+        if captured is not None:
+            plan.captured[path] = captured.example
+        net = net_of(module)
+        if net is not None:
+            plan.nets[path] = net.plan
+        if why_not_traced(module) is not None:
+            plan.apart[path] = str(why_not_traced(module))
 
 
 def _order(tensor: Tensor) -> list[int]:

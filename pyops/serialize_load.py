@@ -10,13 +10,17 @@ from torch import Tensor, nn
 
 from .graph import Fusion, captured_of, fuse_layers, fusions_of
 from .graph.export_example import decode
+from .graph.net_fold import Folded
+from .graph.net_forward import set_not_traced
 from .nn.containers import disable_fast_paths
 from .nn.packed_base import PackedBase
 from .nn.packed_module import PackedModule
 from .nn.record import set_record
 from .nn.registry import replacement_name, replacements
+from .nn.static_module import StaticModule
 from .quantize.convert import put
 from .quantize.copying import copy_model
+from .quantize.static.load import put_net
 from .serialize_plan import LayerPlan, Plan, key_of, slots
 
 
@@ -41,20 +45,39 @@ class Loader:
         model = copy_model(skeleton)
         for path, layer in self.plan.layers.items():
             model = put(model, layer.paths, self._int8(path, layer, model.get_submodule(path)))
-        for path, module in model.named_modules():
-            if not isinstance(module, PackedModule):
+        for path, module in list(model.named_modules()):
+            if path in self.plan.folded:
+                model = put(model, [path], self._folded(path))
+            elif not isinstance(module, PackedModule):
                 self._fill(path, module)
             if path in self.plan.left:
                 set_record(module, self.plan.left[path])
         _refuse_meta(model)
         disable_fast_paths(model)
         model.eval()
+        for path, net in self.plan.nets.items():
+            put_net(model.get_submodule(path), skeleton.get_submodule(path), net, self._under(path))
+        for path, why in self.plan.apart.items():
+            set_not_traced(model.get_submodule(path), why)
         if self.plan.fuse:
             for path, example in self.plan.captured.items():
                 self._capture(path, model, example)
             fuse_layers(model)
             self._compare_fusions(fusions_of(model))
         return model
+
+    def _folded(self, path: str) -> Folded:
+        return Folded(self.plan.folded[path], self.plan.classes[path])
+
+    def _under(self, path: str) -> set[str]:
+        """The int8 layers below a path, from there."""
+        prefix = key_of(path, "")
+        return {
+            other.removeprefix(prefix)
+            for layer in self.plan.layers.values()
+            for other in layer.paths
+            if other.startswith(prefix)
+        }
 
     def _capture(self, path: str, model: nn.Module, example: Any) -> None:
         if path not in self.plan.classes:
@@ -113,6 +136,11 @@ class Loader:
         expected: dict[str, list[int]] = {}
         for path, module in skeleton.named_modules():
             layer = self.plan.layers.get(path)
+            if path in self.plan.folded:
+                continue
+            bias = key_of(path, "bias")
+            if layer is not None and _gains_bias(layer) and bias in self.keys:
+                expected[bias] = list(module._parameters["weight"].shape[:1])
             for name, tensor in slots(module):
                 expected[key_of(path, name)] = list(tensor.shape)
                 if layer is not None and name == "weight":
@@ -157,7 +185,7 @@ class Loader:
 
     def _int8(self, path: str, layer: LayerPlan, old: nn.Module) -> PackedModule:
         cls = replacement_name(layer.cls)
-        weight, bias = old._parameters["weight"], old._parameters["bias"]
+        weight = old._parameters["weight"]
         assert cls is not None  # read_plan knows it
         assert weight is not None  # _compare_keys found its shape
         key = key_of(path, "weight")
@@ -167,16 +195,19 @@ class Loader:
                 name: self._tensor(key_of(path, name), weight, cast=False)
                 for name in _part_shapes(layer, weight)
             }
-            k = weight.shape[0 if layer.transposed else 1]
+            k = weight.shape[0] if layer.transposed else weight.shape[1:].numel()
             try:
                 self.built[key] = cls.weight_class.from_parts(parts, k, layer.config)
             except ValueError as error:
                 raise ValueError(f"{path!r}: {error}") from error
-        new = cls(
+        has_bias = key_of(path, "bias") in self.keys or key_of(path, "bias") in self.plan.aliases
+        new = cls.rebuild(
+            old,
             self.built[key],
-            None if bias is None else self._tensor(key_of(path, "bias"), bias),
+            self._tensor(key_of(path, "bias"), weight) if has_bias else None,
             dtype=getattr(torch, layer.dtype),
             transposed=layer.transposed,
+            **layer.options,
         )
         if layer.record is not None:
             set_record(new, layer.record)
@@ -197,12 +228,17 @@ class Loader:
             setattr(module, name, self.built[key])  # not _parameters: nn.LSTM keeps a second list
 
 
+def _gains_bias(layer: LayerPlan) -> bool:
+    """Whether a norm that is folded in, or a correction, may have given it a bias."""
+    cls = replacement_name(layer.cls)
+    return cls is not None and issubclass(cls, StaticModule)
+
+
 def _part_shapes(layer: LayerPlan, weight: Tensor) -> dict[str, list[int]]:
     """Shapes of the stored tensors of a layer that replaces one with this weight."""
     cls = replacement_name(layer.cls)
     assert cls is not None  # read_plan knows it
-    n, k = weight.shape[::-1] if layer.transposed else weight.shape
-    return cls.weight_class.shapes(n, k, layer.config)
+    return cls.part_shapes(weight.shape, layer.transposed, layer.config)
 
 
 def _refuse_meta(model: nn.Module) -> None:

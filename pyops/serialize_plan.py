@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .graph.net_forward import NetPlan
 from .nn.record import Record
 from .nn.registry import replacement_name
 
@@ -36,7 +37,8 @@ def key_of(path: str, name: str) -> str:
 class LayerPlan:
     """One converted layer: its class, the float layer it replaces, its config and its record.
 
-    ``config``: that of its packed weight (``PackedBase.config``); absent in older files.
+    ``config``: that of its packed weight (``PackedBase.config``), ``options``: its own
+    (``PackedModule.options_of``); absent in older files.
     """
 
     cls: str
@@ -46,6 +48,7 @@ class LayerPlan:
     transposed: bool
     record: Record | None
     config: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: PackedModule, paths: list[str], record: Record | None) -> LayerPlan:
@@ -53,7 +56,8 @@ class LayerPlan:
         before = record.before if record is not None else built
         dtype = str(module.dtype).removeprefix("torch.")
         name, config = type(module).__name__, module.packed.config()
-        return cls(name, before, paths, dtype, module.transposed, record, config)
+        options = module.options_of()
+        return cls(name, before, paths, dtype, module.transposed, record, config, options)
 
 
 @dataclass
@@ -63,6 +67,9 @@ class Plan:
     ``aliases``: a name whose tensor is stored under another one. ``orders``: the order in which a
     tensor's dimensions lie in the file, where it is not that of its shape (channels_last).
     ``fuse``: whether layers were fused (``pyops.graph``). ``fused``: what runs in a layer's call.
+    ``folded``: norms that are in the weights of a layer, with that layer. ``nets``: by path, what
+    runs as one graph of int8 layers (``pyops.graph.net_forward``); ``apart``: why layers were
+    converted one by one. All three are absent in older files.
     ``captured``: by path, what was captured as a whole, with its example's types and shapes.
     """
 
@@ -74,6 +81,9 @@ class Plan:
     fuse: bool = False
     fused: dict[str, list[str]] = field(default_factory=dict)
     captured: dict[str, Any] = field(default_factory=dict)
+    folded: dict[str, str] = field(default_factory=dict)
+    nets: dict[str, NetPlan] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -101,6 +111,9 @@ def read_plan(metadata: dict[str, str] | None) -> Plan:
             fuse=_boolean(raw["fuse"]),
             fused=_map(raw, "fused", _strings),
             captured=_map(raw, "captured", dict),
+            folded=_map(raw, "folded", _string) if "folded" in raw else {},
+            nets=_map(raw, "nets", _net) if "nets" in raw else {},
+            apart=_map(raw, "apart", _string) if "apart" in raw else {},
         )
         if (plan.fused or plan.captured) and not plan.fuse:
             raise ValueError("layers are fused in a model that is not")
@@ -139,6 +152,24 @@ def _integers(value: Any) -> list[int]:
     return value
 
 
+def _net(value: Any) -> NetPlan:
+    net = NetPlan(**value)
+    for shape, dtype in net.inputs.values():
+        if dtype not in _DTYPES or _integers(shape) != [abs(size) for size in shape]:
+            raise ValueError(f"an input of a net is {shape} {dtype}")
+    for scale, zero_point in net.edges.values():
+        if type(zero_point) is not int or not 0 <= zero_point <= 255:
+            raise ValueError(f"zero point {zero_point!r}")
+        if type(scale) is not float or not 0 < scale < float("inf"):
+            raise ValueError(f"scale {scale!r}")
+    for group in net.islands:
+        _strings(group)
+    _strings(net.decisions)
+    for path in net.folded.items():
+        _strings(list(path))
+    return net
+
+
 def _record(value: Any) -> Record:
     record = Record(**value)
     _string(record.before), _string(record.reason)
@@ -156,8 +187,8 @@ def _layer(value: Any) -> LayerPlan:
     found = replacement_name(_string(layer.cls))
     if found is None:
         raise ValueError(f"unknown layer class {layer.cls!r}")
-    if not isinstance(layer.config, dict):
-        raise ValueError(f"config {layer.config!r}")
+    if not isinstance(layer.config, dict) or not isinstance(layer.options, dict):
+        raise ValueError(f"config {layer.config!r}, options {layer.options!r}")
     found.weight_class.shapes(0, 0, layer.config)
     if layer.dtype not in _DTYPES or not hasattr(torch, layer.dtype):
         raise ValueError(f"unknown dtype {layer.dtype!r}")

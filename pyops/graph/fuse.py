@@ -13,6 +13,7 @@ from torch import nn
 from ..nn.int8_linear import Int8Linear
 from .forward import GraphForward, Variant, graph_of
 from .guards import Guard
+from .net_forward import net_of, why_not_traced
 from .patterns import rewrite
 from .simple_code import CannotTraceError
 from .trace import Purity, argument_names, containers, trace
@@ -34,12 +35,14 @@ _NOT_CAPTURED = "_pyops_not_captured"
 class Fusion:
     """``notes``: by layer path from the model, what runs in its call. ``reasons``: why nothing.
 
-    ``graphs``: for which calls a model runs as one graph, or why it does not.
+    ``graphs``: for which calls a model runs as one graph, or why it does not. ``islands``: groups
+    of steps that run in float between int8 ones.
     """
 
     notes: dict[str, list[str]]
     reasons: dict[str, str]
     graphs: tuple[str, ...]
+    islands: tuple[tuple[str, ...], ...] = ()
 
 
 def fuse_layers(
@@ -145,6 +148,7 @@ def fusions_of(model: nn.Module) -> Fusion:
     reasons: dict[str, str] = {}
     whole: dict[str, list[str]] = {}
     graphs = []
+    islands: list[tuple[str, ...]] = []
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         graph, captured = graph_of(module), captured_of(module)
@@ -155,9 +159,15 @@ def fusions_of(model: nn.Module) -> Fusion:
         elif _NOT_CAPTURED in module.__dict__:
             why = module.__dict__[_NOT_CAPTURED]
             graphs.append(f"{type(module).__name__} runs module by module: {why}")
+        net = net_of(module)
+        if net is not None:
+            graphs.append(net.describe())
+            islands.extend(tuple(prefix + name for name in group) for group in net.plan.islands)
+        elif why_not_traced(module) is not None:
+            graphs.append(f"{type(module).__name__}: {why_not_traced(module)}")
         if graph is not None:
             notes.update({prefix + name: found for name, found in graph.notes.items()})
         reason = module.__dict__.get(_REASON)
         if reason is not None:
             reasons.update({prefix + name: reason for name in _layers(module)})
-    return Fusion(notes | whole, reasons, tuple(graphs))
+    return Fusion(notes | whole, reasons, tuple(graphs), tuple(islands))

@@ -75,7 +75,7 @@ def _of_module(node: fx.Node, owner: nn.Module, guards: list[Guard]) -> Norm | N
         inner, found = trace(module, "forward", [_argument_name(module)])
     except (CannotTraceError, LookupError):
         return None
-    result = next(reversed(inner.nodes)).args[0]
+    result = next(iter(reversed(inner.nodes))).args[0]
     norm = _written(result, module) if isinstance(result, fx.Node) else None
     if norm is None or norm.x.op != "placeholder" or getattr(norm.weight, "target", "") != "weight":
         return None

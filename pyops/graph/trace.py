@@ -147,7 +147,7 @@ class Purity:
             self.check(graph, module)
         except CannotTraceError:
             return False
-        return isinstance(next(reversed(graph.nodes)).args[0], fx.Node)
+        return isinstance(next(iter(reversed(graph.nodes))).args[0], fx.Node)
 
     def check(self, graph: fx.Graph, owner: nn.Module) -> None:
         """Refuses a graph with a call that may do more, or one with arguments not looked at."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
@@ -30,9 +32,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock_in_child)
 
 
-def _refresh_while_tracing(packed: PackedBase, epoch: int) -> bool:
-    """Repacks at trace time, outside the graph; reading ``epoch`` makes the tracer guard on it."""
-    packed.refresh()
+_numbers = itertools.count()
+_by_key: weakref.WeakValueDictionary[str, PackedBase] = weakref.WeakValueDictionary()
+
+
+def _refresh_while_tracing(key: str, epoch: int) -> bool:
+    """Repacks at trace time, outside the graph; reading ``epoch`` makes the tracer guard on it.
+
+    By key: the tracer of torch 2.11 takes constants alone.
+    """
+    _by_key[key].refresh()
     return True
 
 
@@ -64,7 +73,14 @@ class PackedBase:
     _data: Tensor
     _layout: str  # what the kernel asked for; it may have packed for another one
     _epoch: int
+    _key: str  # of this object and no other
     beside: ClassVar[tuple[str, ...]] = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        new = super().__new__(cls)
+        new._key = str(next(_numbers))
+        _by_key[new._key] = new
+        return new
 
     @classmethod
     def from_float(cls, weight: Tensor, **options: Any) -> Self:
@@ -87,6 +103,10 @@ class PackedBase:
             ValueError: ``config`` is not one of this class.
         """
         raise NotImplementedError
+
+    def own_shapes(self) -> dict[str, list[int]]:
+        """The shapes of its own ``parts``."""
+        return self.shapes(self.n, self.k, self.config())
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, Tensor], k: int, config: Config) -> Self:
@@ -130,7 +150,7 @@ class PackedBase:
     def get(self) -> Tensor:
         """The packed weight (1-D uint8) for the kernel that runs now; repacks after a change."""
         if torch.compiler.is_compiling():
-            _refresh_while_tracing(self, isa.epoch())
+            _refresh_while_tracing(self._key, isa.epoch())
         elif self._epoch != isa.epoch():
             self.refresh()
         return self._data
@@ -187,9 +207,10 @@ class PackedBase:
         self._epoch = epoch  # last: a reader that sees the new epoch sees the new data
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        new = object.__new__(type(self))
+        cls = type(self)
+        new = cls.__new__(cls)
         with repack_lock:
-            new.__dict__.update(self.__dict__)
+            new.__dict__.update(self.__dict__ | {"_key": new._key})
             for name in ("_data", *self.beside):
                 setattr(new, name, getattr(self, name).clone())
         memo[id(self)] = new

@@ -63,7 +63,7 @@ class PackedInt4(PackedBase):
     @classmethod
     def from_parts(cls, parts: Mapping[str, Tensor], k: int, config: Config) -> Self:
         cls.shapes(1, k, config)
-        new = object.__new__(cls)
+        new = cls.__new__(cls)
         new.group_size, new.symmetric, new.k = config["group_size"], config["symmetric"], k
         new.assign_parts(parts)
         return new

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .packed_base import PackedBase, keep_dtype
+from .packed_base import Config, PackedBase, keep_dtype
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,6 +49,25 @@ class PackedModule(nn.Module):
     def from_float(cls, layer: nn.Module, packed: PackedBase | None = None, **options: Any) -> Self:
         """Converts a float layer; ``packed`` is given where its weight was packed before."""
         raise NotImplementedError
+
+    @classmethod
+    def part_shapes(
+        cls, shape: Sequence[int], transposed: bool, config: Config
+    ) -> dict[str, list[int]]:
+        """The shapes of the packed weight's parts, for a float weight of this shape."""
+        n, k = reversed(shape) if transposed else shape
+        return cls.weight_class.shapes(n, k, config)
+
+    @classmethod
+    def rebuild(
+        cls, like: nn.Module, packed: PackedBase, bias: Tensor | None, **options: Any
+    ) -> Self:
+        """The layer that replaces ``like`` with a weight and bias that were saved."""
+        return cls(packed, bias, **options)
+
+    def options_of(self) -> dict[str, Any]:
+        """Keywords of the constructor beyond those that every layer has, as JSON."""
+        return {}
 
     @property
     def op(self) -> str:
@@ -111,7 +130,7 @@ class PackedModule(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        shapes = self.packed.shapes(self.packed.n, self.packed.k, self.packed.config())
+        shapes = self.packed.own_shapes()
         keys = [prefix + name for name in shapes]
         rest = {key: value for key, value in state_dict.items() if key not in keys}
         for name, buffer in self._buffers.items():  # assign=True would take over another dtype

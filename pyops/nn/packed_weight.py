@@ -122,14 +122,25 @@ def _check(weight: Tensor, scale: Tensor) -> None:
         raise ValueError(
             f"PackedWeight: weight is {weight.dtype} {list(weight.shape)}, expected int8 [N, K]"
         )
-    if scale.dtype != torch.float32 or list(scale.shape) != [weight.shape[0]]:
+    check_scale("PackedWeight", scale, weight.shape[0])
+    check_values("PackedWeight", weight, scale)
+
+
+def check_scale(name: str, scale: Tensor, n: int) -> None:
+    """One fp32 scale for each of n channels, or ValueError."""
+    if scale.dtype != torch.float32 or list(scale.shape) != [n]:
         raise ValueError(
-            f"PackedWeight: scale is {scale.dtype} {list(scale.shape)}, "
-            f"expected float32 [{weight.shape[0]}]"
+            f"{name}: scale is {scale.dtype} {list(scale.shape)}, expected float32 [{n}]"
         )
+
+
+def check_values(name: str, weight: Tensor, scale: Tensor) -> None:
+    """No -128, and scales that are finite and positive, or ValueError."""
+    if weight.device != scale.device:
+        raise ValueError(f"{name}: scale is on {scale.device}, but weight on {weight.device}")
     if weight.device.type == "meta" or weight.numel() == 0:
         return
     if int(weight.min()) < -127:
-        raise ValueError("PackedWeight: weight holds -128, expected values in [-127, 127]")
+        raise ValueError(f"{name}: weight holds -128, expected values in [-127, 127]")
     if not bool((torch.isfinite(scale) & (scale > 0)).all()):
-        raise ValueError("PackedWeight: scale holds a value that is not finite and positive")
+        raise ValueError(f"{name}: scale holds a value that is not finite and positive")

@@ -12,6 +12,8 @@ from torch.nn.utils import parametrize
 if TYPE_CHECKING:
     from .packed_module import PackedModule
 
+STATIC = "static"  # what calibration leads to; no value of ``weights``
+_DIMS = {"torch.nn.modules.conv.Conv1d": 3, "torch.nn.modules.conv.Conv2d": 4}
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -40,12 +42,17 @@ def replaces(
 
 def schemes() -> tuple[str | None, ...]:
     """The values of ``weights`` that there are layers for."""
-    return None, *sorted(weights for weights in _replacements if weights is not None)
+    return None, *sorted(weights for weights in _replacements if weights not in (None, STATIC))
 
 
 def layers(weights: str | None) -> tuple[type[PackedModule], ...]:
     """The layer classes for one value of ``weights``."""
     return tuple(_replacements.get(weights, {}).values())
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of the module runs more than its forward."""
+    return any(getattr(module, hooks, None) for hooks in _HOOKS)
 
 
 def _qualified(cls: type) -> str:
@@ -74,6 +81,12 @@ def matches(module: nn.Module) -> bool:
     return any(map(_registered, type(module).__mro__))
 
 
+def matches_for(module: nn.Module, weights: str | None) -> bool:
+    """The same for the layers of one value of ``weights``."""
+    table = _replacements.get(weights, {})
+    return any(_qualified(cls) in table for cls in type(module).__mro__)
+
+
 def _registered(cls: type) -> bool:
     return any(_qualified(cls) in table for table in _replacements.values())
 
@@ -88,7 +101,7 @@ def why_not(module: nn.Module) -> str | None:
         return "its weight is not initialized: run the float model once"
     if parametrize.is_parametrized(module):
         return "has a parametrization"
-    if any(getattr(module, hooks, None) for hooks in _HOOKS):
+    if has_hooks(module):
         return "has hooks, which a replacement would lose"
     if not _registered(cls):
         base = next(filter(_registered, cls.__mro__))
@@ -102,17 +115,21 @@ def why_not(module: nn.Module) -> str | None:
     if extra:
         return f"holds {extra[0]!r} besides weight and bias"
     weight = module._parameters.get("weight")
-    return "its weight is not a Parameter" if weight is None else _why_not_weight(weight)
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        return f"padding_mode is {module.padding_mode!r}: kernels pad with zeros"
+    if weight is None:
+        return "its weight is not a Parameter"
+    return _why_not_weight(weight, _DIMS.get(_qualified(cls), 2))
 
 
-def _why_not_weight(weight: nn.Parameter) -> str | None:
+def _why_not_weight(weight: nn.Parameter, dims: int) -> str | None:
     if type(weight) is not nn.Parameter or type(weight.data) is not torch.Tensor:
         return f"its weight is a {type(weight).__name__}, not a plain Parameter"
     if weight.dtype not in _FLOATS:
         return f"weight is {str(weight.dtype).removeprefix('torch.')}, not float32, bf16 or fp16"
     if weight.device.type == "meta":
         return "weight is on the meta device: there are no values to quantize"
-    if weight.dim() != 2 or weight.numel() == 0:
+    if weight.dim() != dims or weight.numel() == 0:
         return f"weight is {list(weight.shape)}: nothing to multiply"
     return None
 

@@ -124,9 +124,21 @@ def _hook(
         measured.signal += float(reference.square().sum())
         measured.noise += float((reference - converted(x)).square().sum())
         if timed:
-            measured.ms[key] = _interleaved(lambda: layer.forward(x), lambda: converted(x))
+            measured.ms[key] = _interleaved(_finished(layer.forward, x), _finished(converted, x))
 
     return hook
+
+
+def _finished(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Tensor]:
+    """A call that ends when the device has: an accelerator only takes the work and returns."""
+
+    def call() -> Tensor:
+        out = layer(x)
+        if x.device.type not in ("cpu", "meta"):
+            torch.accelerator.synchronize(x.device)
+        return out
+
+    return call
 
 
 def _interleaved(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float]:

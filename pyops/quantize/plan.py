@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..nn.containers import reads_weights
 from ..nn.packed_module import PackedModule
-from ..nn.registry import matches, why_not, why_not_depth
+from ..nn.registry import STATIC, matches_for, why_not, why_not_depth
 from .break_even import why_not_worth_it
 from .scheme import Scheme
 from .select import Patterns, select
@@ -61,7 +61,7 @@ def make_plan(
             inside.update((id(child), why) for child in module.modules())
     plan = []
     for module in model.modules():
-        if not matches(module):
+        if not matches_for(module, scheme.weights):
             continue
         candidate = _candidate(module, paths[id(module)])
         candidate.named = included is not None and id(module) in included
@@ -79,9 +79,9 @@ def make_plan(
 
 def _candidate(module: nn.Module, paths: list[str]) -> Candidate:
     weight = module._parameters.get("weight")
-    known = weight is not None and not nn.parameter.is_lazy(weight) and weight.dim() == 2
-    n, k = weight.shape if weight is not None and known else (0, 0)
-    if not isinstance(module, nn.Linear):  # Conv1D stores [K, N]
+    known = weight is not None and not nn.parameter.is_lazy(weight) and weight.dim() > 1
+    n, k = (len(weight), weight.shape[1:].numel()) if weight is not None and known else (0, 0)
+    if type(module).__name__ == "Conv1D":  # stores [K, N]
         n, k = k, n
     return Candidate(paths, type(module).__name__, k, n, id(weight))
 
@@ -90,6 +90,8 @@ def _why_not(module: nn.Module, scheme: Scheme, candidate: Candidate) -> str | N
     why = why_not(module) or why_not_depth(candidate.in_features, scheme.replacement(module))
     if why is not None:
         return why
+    if scheme.weights == STATIC and module.weight.dtype != torch.float32:
+        return f"weight is {module.weight.dtype}, and static int8 is made from float32"
     weight: Tensor = module.weight  # type: ignore[assignment]
     low, high = torch.aminmax(weight.detach())  # reads the weight once and allocates nothing
     if not bool(torch.isfinite(low) & torch.isfinite(high)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +14,16 @@ from torch.utils._pytree import tree_map
 
 from ..graph import fuse_layers
 from ..nn.containers import disable_fast_paths
-from ..nn.registry import replacements
+from ..nn.registry import STATIC, replacements
 from ..ops.checks import FLOATS, floats
 from .convert import convert
 from .copying import copy_model, freeze
 from .measure import Measured, arguments_of, run_example
+from .observers import OBSERVERS
 from .plan import Candidate, apply_break_even, complaints, keep_ties, make_plan
 from .scheme import Scheme, make_scheme
 from .select import Patterns
+from .static.run import quantize_static
 
 logger = logging.getLogger("pyops")
 
@@ -28,6 +31,9 @@ logger = logging.getLogger("pyops")
 def quantize(
     model: nn.Module,
     *,
+    calibration: Iterable[Any] | None = None,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    observer: str = "mse",
     weights: str | None = None,
     group_size: int | None = None,
     symmetric: bool | None = None,
@@ -54,6 +60,16 @@ def quantize(
         model: any ``nn.Module`` with float32, bfloat16 or float16 weights. It is not changed: the
             result's other parameters are new objects over the same storage (so changing a value in
             place shows in both) and its buffers are copies.
+        calibration: batches, read once and held until the end: tensors, tuples or lists of
+            positional arguments, or dicts of keywords. With them, convolutions and Linears become
+            static int8: norms, activations and sums run inside them and 8-bit codes between them,
+            each tensor with the scale and zero point that the batches show. A model that
+            ``torch.fx`` can trace runs as one graph for calls with these arguments; of any other,
+            each layer quantizes its own input. Equalization of layers and correction of biases
+            are used where the model's output on the batches is better with them.
+        forward: ``forward(model, batch)`` calls the model with a batch of any other kind.
+        observer: how a tensor's range is found: "min_max", "moving_average", "percentile",
+            "entropy" or "mse" (``pyops.quantize.observers``).
         weights: None: dynamic int8. "int8": ``pyops.nn.WeightOnlyInt8Linear``. "int4":
             ``pyops.nn.Int4Linear``.
         group_size: with "int4", how many values along K share a scale: 32, 64 or 128 (default).
@@ -87,10 +103,22 @@ def quantize(
         ValueError: an unknown value of ``weights``, ``group_size`` or ``symmetric``, or one that
             does not go with ``weights``; nothing to replace; a layer is converted already; a
             pattern matches nothing; ``strict`` is violated (every layer and reason is listed);
-            ``never_slower`` without ``example_inputs``; the model fails on ``example_inputs``.
+            ``never_slower`` without ``example_inputs``; the model fails on ``example_inputs``;
+            ``calibration`` is empty, or leads to NaN or Inf in a layer (which is named).
     """
     scheme = make_scheme(weights, group_size, symmetric)
     _check_model(model, inplace)
+    if calibration is not None:
+        options = (weights, dtype, example_inputs, never_slower)
+        _check_static(options, observer)
+        scheme = Scheme(STATIC, {})
+        plan = make_plan(model, scheme, include, exclude)
+        _check_plan(model, plan, scheme, strict)
+        return quantize_static(
+            model, plan, calibration, forward, observer, inplace, partial(_bar, progress)
+        )
+    if forward is not None:
+        raise ValueError("forward= says how to run calibration batches: it needs calibration=")
     if dtype is not None:
         floats("quantize", "dtype", dtype)
     if never_slower and example_inputs is None:
@@ -121,6 +149,16 @@ def quantize(
     if fuse:
         fuse_layers(target, example)
     return target
+
+
+def _check_static(options: tuple[Any, ...], observer: str) -> None:
+    names = ("weights", "dtype", "example_inputs", "never_slower")
+    for name, value in zip(names, options, strict=True):
+        if value is not None:
+            raise ValueError(f"quantize: {name}={value!r} does not go with calibration=")
+    if observer not in OBSERVERS:
+        known = ", ".join(map(repr, sorted(OBSERVERS)))
+        raise ValueError(f"quantize: observer is {observer!r}, expected one of {known}")
 
 
 def _example(
@@ -171,7 +209,13 @@ def _nothing(model: nn.Module, plan: list[Candidate], scheme: Scheme) -> str:
     text = f"quantize: nothing to replace in {type(model).__name__}: "
     if not plan:
         return (
-            text + f"it holds no layer that has an {scheme.label} replacement (nn.Linear, Conv1D)"
+            text
+            + f"it holds no layer that has an {scheme.label} replacement"
+            + (
+                " (nn.Conv1d, nn.Conv2d, nn.Linear)"
+                if scheme.weights == STATIC
+                else " (nn.Linear, Conv1D)"
+            )
         )
     lines = [f"{c.name or '(the model)'}: {c.why_float}" for c in plan]
     more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []

@@ -184,6 +184,21 @@ def test_torch_save_is_read_under_another_isa():
                 assert torch.equal(new(x), expected)
 
 
+def test_the_tracer_gets_constants(monkeypatch):
+    """torch 2.11 cannot hand an object to a function that runs at trace time."""
+    from pyops.nn import packed_base
+
+    layer, given = Int8Linear(PackedWeight(*make())), []
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(packed_base, "_refresh_while_tracing", lambda *a: given.extend(a))
+    layer.packed.get()
+    assert [type(value) for value in given] == [str, int]
+    assert packed_base._by_key[given[0]] is layer.packed
+    for other in (copy.deepcopy(layer.packed), pickle.loads(pickle.dumps(layer.packed))):
+        assert other._key != layer.packed._key
+        assert packed_base._by_key[other._key] is other
+
+
 def test_a_view_does_not_keep_its_base_alive():
     scales = torch.rand(1000) + 0.1
     packed = PackedWeight(make()[0], scales[:45])
@@ -197,6 +212,7 @@ def test_a_view_does_not_keep_its_base_alive():
         (lambda w, s: (w[0], s), r"weight is torch.int8 \[70\], expected int8 \[N, K\]"),
         (lambda w, s: (w, s.double()), r"scale is torch.float64 \[45\], expected float32 \[45\]"),
         (lambda w, s: (w, s[1:]), r"scale is torch.float32 \[44\], expected float32 \[45\]"),
+        (lambda w, s: (w, s.to("meta")), "scale is on meta, but weight on cpu"),
         (lambda w, s: (torch.full_like(w, -128), s), "-128"),
         (lambda w, s: (w, s * float("nan")), "not finite and positive"),
         (lambda w, s: (w, s * 0), "not finite and positive"),

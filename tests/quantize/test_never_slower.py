@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,6 +126,15 @@ def test_hooks_and_modes_are_gone_afterwards(clock):
     pyops.quantize(model, example_inputs=torch.randn(5, 64), inplace=True)
     assert not any(m._forward_hooks for m in model.modules())
     assert torch.is_grad_enabled()
+
+
+def test_a_timed_call_ends_when_the_device_has_finished(monkeypatch):
+    log = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: log.append(str(device)))
+    for device in ("cpu", "meta", "cuda:1"):
+        x = SimpleNamespace(device=torch.device(device))
+        assert measure._finished(lambda given: log.append("layer") or given, x)() is x
+    assert log == ["layer", "layer", "layer", "cuda:1"]
 
 
 def test_errors():

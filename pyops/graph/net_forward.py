@@ -1,0 +1,77 @@
+"""What a net runs instead of its forward: one graph, with what is needed to make it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx, nn
+
+from .forward import GraphForward, Variant, graph_of
+from .net_trace import guards_of
+from .regions import Notes
+
+_NOT_TRACED = "_pyops_not_traced"
+
+
+@dataclass(frozen=True)
+class NetPlan:
+    """``inputs``: shape and dtype by name. ``edges``: [scale, zero point] by the owner's name.
+
+    ``folded``: {norm: layer}. ``islands``: groups of steps that run in float between int8 ones.
+    ``decisions``: what calibration found better, in words.
+    """
+
+    inputs: dict[str, list[Any]] = field(default_factory=dict)
+    edges: dict[str, list[Any]] = field(default_factory=dict)
+    folded: dict[str, str] = field(default_factory=dict)
+    islands: list[list[str]] = field(default_factory=list)
+    decisions: list[str] = field(default_factory=list)
+
+
+class NetForward(GraphForward):
+    """The graph of a whole net in the place of ``owner.forward``; see ``GraphForward``.
+
+    Beside what any graph watches, every module below the owner must be the one that was traced.
+    """
+
+    plan: NetPlan
+
+    @classmethod
+    def put(
+        cls,
+        owner: nn.Module,
+        graph: fx.Graph,
+        tensors: tuple[str, ...],
+        notes: Notes,
+        plan: NetPlan,
+    ) -> None:
+        """Makes ``owner`` run the graph, which calls modules by their paths in it."""
+        variant = Variant.of(graph, tensors, notes)
+        forward = cls(owner, "forward", [variant], guards_of(owner))
+        forward.plan = plan
+        owner.__dict__["forward"] = forward
+
+    def describe(self) -> str:
+        """For ``explain``."""
+        count = len(self.plan.islands)
+        text = f"{self.cls.__name__} runs as one graph with {count} float island(s)"
+        names = "; ".join(", ".join(group) for group in self.plan.islands)
+        return ". ".join([text + (f": {names}" if names else ""), *self.plan.decisions])
+
+
+def net_of(module: nn.Module) -> NetForward | None:
+    """The net's forward, if the module runs as one."""
+    found = graph_of(module)
+    return found if isinstance(found, NetForward) else None
+
+
+def set_not_traced(module: nn.Module, reason: str) -> None:
+    """Notes that its layers were converted one by one, and why."""
+    module.__dict__[_NOT_TRACED] = reason
+
+
+def why_not_traced(module: nn.Module) -> str | None:
+    """The note, if there is one."""
+    found = module.__dict__.get(_NOT_TRACED)
+    return found if isinstance(found, str) else None
