@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 CAPS: Mapping[str, Mapping[str, str]] = {
     "native": {},
+    "bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
     "vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",

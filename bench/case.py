@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from conv_layers import ConvLayer
 from torch import Tensor, nn
 
 Call = Callable[[], Tensor]
@@ -23,12 +24,14 @@ class Case:
     """One thing to compute and time.
 
     ``kind`` says which peers can compute it: "linear" takes ``tensors`` x, weight, bias;
-    "int32_gemm" takes a, b; "static_linear" takes x, weight, bias and what ``static`` says;
-    "model" takes ``model`` and ``inputs``, and ``calibration`` returns inputs like real ones, where
-    ``inputs`` are not; others have no peers. ``make_ours`` prepares our call (packing is not
-    timed), ``variants`` other calls of ours, which take long to prepare. ``check_ours`` and
-    ``check_peer`` take a result and raise WrongResultError; ``quality`` returns numbers to print
-    beside the time.
+    "int32_gemm" takes a, b; "conv" takes x, weight, bias and the stride, padding and groups that
+    ``geometry`` says; "static_linear" takes x, weight, bias and what ``static`` says;
+    "static_conv" takes the same and the ``layer`` that it is; "model" and "convnet int8|fp32|bf16"
+    take ``model`` and ``inputs``, and ``calibration`` returns inputs like real ones, where
+    ``inputs`` are not; others have no peers. ``make_ours`` prepares our call (packing is not timed)
+    or raises UnavailableError, ``variants`` other calls of ours, which take long to prepare.
+    ``check_ours`` and ``check_peer`` take a result and raise WrongResultError; ``quality`` returns
+    numbers to print beside the time.
 
     ``products`` are int8 weights, each with its rows of activations, where they decide which kernel
     of ``op`` runs; ``kernel`` names it where no int8 weight decides, and ``peak`` the roofline's
@@ -47,7 +50,9 @@ class Case:
     peak: str | None = None
     kernel: str | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    geometry: Mapping[str, int] = field(default_factory=dict)
     static: StaticScales | None = None
+    layer: ConvLayer | None = None
     model: nn.Module | None = None
     inputs: tuple[Tensor, ...] = ()
     calibration: Callable[[], tuple[tuple[Tensor, ...], ...]] | None = None
@@ -59,7 +64,10 @@ class Case:
 
 @dataclass(frozen=True)
 class StaticScales:
-    """Scales and zero points of a product whose input and output are uint8, and its activation."""
+    """Scales and zero points of a product whose input and output are uint8, and its activation.
+
+    ``scale_residual``: of a uint8 tensor ``residual`` that is added, where there is one.
+    """
 
     scale_x: float
     zero_point_x: int
@@ -67,6 +75,8 @@ class StaticScales:
     scale_out: float
     zero_point_out: int
     relu: bool
+    scale_residual: float = 1.0
+    zero_point_residual: int = 0
 
 
 def as_model(case: Case) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -77,6 +87,11 @@ def as_model(case: Case) -> tuple[nn.Module, tuple[Tensor, ...]]:
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     linear.load_state_dict({"weight": weight, "bias": case.tensors["bias"]})
     return nn.Sequential(linear).eval(), (case.tensors["x"],)
+
+
+def calibration_of(case: Case) -> tuple[tuple[Tensor, ...], ...]:
+    """Return inputs like real ones: the case's own where it names no others."""
+    return case.calibration() if case.calibration else (as_model(case)[1],)
 
 
 def sqnr_db(result: Tensor, exact: Tensor) -> float:

@@ -137,8 +137,8 @@ def measure(
 ) -> list[Row]:
     """Return our row of each case, then the peers'; all calls of all cases are interleaved.
 
-    Nothing of a case is timed when our result is wrong. ``slow``: also our variants. With ``peaks``
-    the instructions alone run in the same rounds.
+    Nothing of a case is timed when our result is wrong; where ours is absent, the peers are.
+    ``slow``: also our variants. With ``peaks`` the instructions alone run in the same rounds.
     """
     prepared = [prepare(case, peers, slow) for case in cases]
     calls: dict[tuple[int, str], Callable[[], object]] = {
@@ -154,7 +154,7 @@ def measure(
     for at, p in enumerate(prepared):
         mine = {name: timings[at, name] for name in p.calls}
         timed = [timed_row(p, name, mine, roofline) for name in p.calls]
-        if timed and p.peak in bursts:
+        if OURS in mine and p.peak in bursts:
             share = p.case.operations / bursts[p.peak][1]
             share *= ratio(timings[PEAK, p.peak], mine[OURS])
             timed[0] = replace(timed[0], peak_share=share)
@@ -205,6 +205,8 @@ def prepare(case: Case, peers: list[ModuleType], slow: bool) -> Prepared:
     except WrongResultError as error:
         out.rejected.append(rejection(out, OURS, error))
         return out
+    except UnavailableError as error:
+        out.rejected.append(rejection(out, OURS, error))
     candidates = {name: (make, case.check_ours) for name, make in variants.items()}
     for peer in peers:
         candidates[peer.NAME] = (lambda peer=peer: peer.make(case), case.check_peer)
@@ -259,7 +261,7 @@ def timed_row(p: Prepared, name: str, timings: dict[str, Timing], roofline: Roof
         gbs=case.bytes_moved / median / 1e9,
         limit_share=limit[0] / median if limit else None,
         bound=limit[1] if limit else None,
-        ours_faster=ratio(timings[name], timings[OURS]),
+        ours_faster=ratio(timings[name], timings[OURS]) if OURS in timings else None,
         mine=name in p.mine,
         quality=p.quality[name],
     )

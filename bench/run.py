@@ -2,6 +2,8 @@
 
 python bench/run.py int8_gemm --peers
 python bench/run.py minilm --peers --slow --peer-isa vnni --isa avx512vnni --json now.json
+python bench/run.py resnet50 --peers --batch 1,8 --threads 2
+python bench/run.py resnet50 --layers
 python bench/run.py int8_scaling --peers --only-peers torch.ao --threads 1,2 --plot out.png
 """
 
@@ -13,6 +15,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--threads", type=counts, help="threads of everybody; 1,2 runs with each")
     top.add_argument(
         "--shapes", choices=("main", "odd", "few", "small", "all", "tiny"), default="main"
+    )
+    top.add_argument("--batch", type=counts, help="of a convnet, such as 1,8")
+    top.add_argument(
+        "--layers", action="store_true", help="of a convnet: time each convolution instead"
     )
     top.add_argument("--only", default="", help="only cases whose name contains this")
     top.add_argument(
@@ -62,7 +69,7 @@ def counts(text: str) -> list[int]:
     """
     numbers = [int(part) for part in text.split(",")]
     if min(numbers) < 1:
-        raise ValueError(f"threads must be positive, got {text}")
+        raise ValueError(f"wants positive numbers, got {text}")
     return numbers
 
 
@@ -94,7 +101,6 @@ def run(options: argparse.Namespace, console: Any) -> int:
     """Measure what ``options`` ask for, print it, write it, compare it."""
     import plot
     import torch
-    from measure import find
 
     from pyops import isa
     from pyops.demo.show import facts_table
@@ -102,7 +108,7 @@ def run(options: argparse.Namespace, console: Any) -> int:
 
     if options.plot:
         plot.pyplot()
-    bench = find(options.target)
+    bench = bench_of(options)
     thread_counts = options.threads or [torch.get_num_threads()]
     torch.set_num_threads(max(thread_counts))
     rows: list[Any] = []
@@ -157,19 +163,19 @@ def measure_cases(
 ) -> list[Any]:
     """Return the rows of every case of ``bench``, and print them."""
     import torch
-    from measure import Schedule, measure, peers_for
+    from measure import Schedule, measure
     from show import show_rows, show_summary
     from summary import kind_of
 
     schedule = Schedule(options.seconds, options.runs, options.tries)
-    chosen = [case for case in bench.cases(options.shapes) if options.only in case.name]
+    slow = options.slow or getattr(bench, "SLOW_PEERS", False)
+    chosen = [case for case in cases_of(bench, options) if options.only in case.name]
     if not chosen:
         raise ValueError(f"no case of {options.target} has {options.only!r} in its name")
     rows: list[Any] = []
     for group in [chosen] if getattr(bench, "TOGETHER", False) else [[case] for case in chosen]:
         with console.status(group[0].name):
-            peers = list(peers_for(group[0], options.slow)) if options.peers else []
-            peers = [peer for peer in peers if options.only_peers in peer.NAME]
+            peers = peers_of(group[0], slow, options)
             rows += measure(group, peers, schedule, roofline, options.slow, peaks)
     console.rule(f"{torch.get_num_threads()} thread(s)")
     show_rows(rows, console)
@@ -177,6 +183,41 @@ def measure_cases(
     for line in bench.conclude(rows) if hasattr(bench, "conclude") else []:
         console.print(line, markup=False)
     return rows
+
+
+def bench_of(options: argparse.Namespace) -> Any:
+    """Return the bench that ``options`` ask for: that of the target, or of the target's layers.
+
+    Raises:
+        ValueError: there is none, or it has no batches or layers, and options want some.
+    """
+    from measure import find
+
+    bench = find(options.target)
+    if (options.batch or options.layers) and not hasattr(bench, "net"):
+        raise ValueError(f"{options.target} is no convnet, so it has no --batch and no --layers")
+    if not options.layers:
+        return bench
+    from layers import Layers
+
+    return Layers(bench.net(), tuple(options.batch) if options.batch else None)
+
+
+def peers_of(case: Any, slow: bool, options: argparse.Namespace) -> list[Any]:
+    """Return the peers to time: without --peers none, of layers those in float."""
+    from measure import peers_for
+
+    peers = [peer for peer in peers_for(case, slow) if options.only_peers in peer.NAME]
+    if options.peers:
+        return peers
+    return [peer for peer in peers if options.layers and getattr(peer, "FLOAT", False)]
+
+
+def cases_of(bench: Any, options: argparse.Namespace) -> Iterator[Any]:
+    """Return the cases that ``options`` ask for."""
+    if options.batch and not options.layers:
+        return bench.cases(options.shapes, tuple(options.batch))
+    return bench.cases(options.shapes)
 
 
 def report(

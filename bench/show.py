@@ -41,7 +41,7 @@ def rows_table(rows: list[Row]) -> Table:
         table.add_row(
             case,
             ours.kernel or "-",
-            "REFUSED" if ours.refused else number(ours.median_us),
+            "REFUSED" if ours.refused else "absent" if ours.reason else number(ours.median_us),
             number(ours.p10_us),
             number(ours.gops),
             number(ours.gbs),
@@ -59,7 +59,8 @@ def peer_cell(row: Row | None) -> str:
         return "-"
     if row.median_us is None:
         return "refused" if row.refused else "skipped"
-    return f"{number(row.median_us)} {number(row.ours_faster, 2, 'x')}"
+    faster = "" if row.ours_faster is None else f" {row.ours_faster:,.2f}x"
+    return f"{number(row.median_us)}{faster}"
 
 
 def quality_table(case: str, rows: list[Row]) -> Table:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import openvino_ptq
+import openvino_runs
 from case import Call, Case
 
 NAME = "openvino int8 bf16"
-KINDS = openvino_ptq.KINDS
+KINDS = ("linear", "model")
 SLOW = True
 OWN_THREADS = True
 
 
 def make(case: Case) -> Call:
     """Return a request of the calibrated model."""
-    return openvino_ptq.make(case, "bf16")
+    return openvino_runs.make(case, "bf16")

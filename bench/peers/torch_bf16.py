@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from case import Call, Case
 
 NAME = "torch bf16"
-KINDS = ("linear", "model")
+KINDS = ("linear", "model", "convnet bf16")
 SLOW = False
 
 
 def make(case: Case) -> Call:
     """Return ``F.linear`` or the model in bf16."""
-    if case.kind == "model":
+    if case.model is not None:
         model = copy.deepcopy(case.model).to(torch.bfloat16)
         inputs = [x.bfloat16() if x.is_floating_point() else x for x in case.inputs]
         return lambda: model(*inputs)

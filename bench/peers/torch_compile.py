@@ -6,7 +6,7 @@ from case import Call, Case, as_model
 from compiling import compiled
 
 NAME = "torch.compile fp32"
-KINDS = ("model",)
+KINDS = ("model", "convnet fp32")
 SLOW = True
 
 

@@ -8,7 +8,7 @@ from case import Call, Case, as_model
 from compiling import compiled
 
 NAME = "torch.compile bf16"
-KINDS = ("model",)
+KINDS = ("model", "convnet bf16")
 SLOW = True
 
 

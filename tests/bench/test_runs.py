@@ -47,7 +47,23 @@ def test_model_runs_or_says_what_to_install(model: str, run_bench: Run, tmp_path
         assert result.returncode == 1
         pytest.skip(result.stderr.strip())
     assert result.returncode == 0, result.stderr
-    assert all(row["median_us"] > 0 for row in json.loads(out.read_text())["rows"])
+    rows = json.loads(out.read_text())["rows"]
+    # Whole convnets run in int8 alone.
+    missing = [row for row in rows if row["reason"].startswith("pyops fuses no ")]
+    assert all(" int8 " not in row["case"] for row in missing)
+    assert all(row["median_us"] > 0 for row in rows if row not in missing)
+    assert len(missing) < len(rows)
+
+
+def test_layers_are_timed_in_float_too(run_bench: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    arguments = ("--layers", "--batch", 1, "--only", "+add")
+    result = run_bench("resnet18", *QUICK, *arguments, "--json", out)
+    assert result.returncode == 0, result.stderr
+    assert "resnet18 batch 1" in result.stdout
+    floats = [r for r in json.loads(out.read_text())["rows"] if r["candidate"] == "torch fp32"]
+    assert len(floats) == 4
+    assert all(row["median_us"] > 0 for row in floats)
 
 
 def test_threads_are_timed_one_count_after_the_other(run_bench: Run, tmp_path: Path) -> None:
@@ -124,6 +140,9 @@ def test_plot(op: str, threads: str, files: list[str], run_bench: Run, tmp_path:
         (("nothing",), "bench: no bench 'nothing'; there are attention"),
         (("int8_scaling", "--shapes", "odd"), "bench: int8_scaling has no shapes 'odd'; there are"),
         (("int8_gemm", "--only", "zzz", *QUICK), "bench: no case of int8_gemm has 'zzz' in its"),
+        (("int8_gemm", "--layers"), "bench: int8_gemm is no convnet, so it has no --batch and no"),
+        (("minilm", "--batch", "1"), "bench: minilm is no convnet, so it has no --batch and no"),
+        (("int8_conv_relu", "--shapes", "few"), "bench: int8_conv_relu has no shapes 'few'; there"),
         (("int8_gemm", "--isa", "zzz", *QUICK), "bench: isa.force: 'zzz' is not available here"),
     ],
 )
