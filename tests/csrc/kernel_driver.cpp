@@ -64,6 +64,7 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damag
   e.zero_shift = shift_of(form, p.is_signed);
   e.scale_w = scale_w.get(), e.bias = p.has_bias ? bias.get() : nullptr;
   e.residual = p.has_residual ? residual.get() : nullptr, e.residual_type = p.residual_type;
+  e.residual_scale = p.residual_scale, e.residual_zero = p.residual_zero;
   e.activation = p.activation, e.out_type = p.out_type, e.out = out.get(), e.ld = p.ld;
   e.out_inverse_scale = p.out_inverse_scale, e.out_zero = p.out_zero;
 
@@ -102,7 +103,12 @@ std::vector<char> reference(const Problem& p) {
       float v = static_cast<float>(acc) * p.scale_a[r];
       v = v * p.scale_w[n];
       if (p.has_bias) v = v + p.bias[n];
-      if (p.has_residual) v = v + to_float(p.residual.data(), p.residual_type, at);
+      if (p.has_residual && p.folded) {
+        const int32_t q = static_cast<uint8_t>(p.residual[at]) - p.residual_zero;
+        v = v + static_cast<float>(q) * p.residual_scale;
+      } else if (p.has_residual) {
+        v = v + to_float(p.residual.data(), p.residual_type, at);
+      }
       if (p.activation == Activation::relu) v = v > 0.0f ? v : 0.0f;
       if (p.out_type == Dtype::s8 || p.out_type == Dtype::u8) {
         const int low = p.out_type == Dtype::u8 ? 0 : -128;

@@ -133,14 +133,26 @@ inline void store_16(int16_t* p, I32 v, int n = kLanes) {
 }
 constexpr int kPackedVecs = 2;
 template <bool kUnsigned>
-inline void store_codes(uint8_t* p, const I32 (&codes)[2], int zero) {
+inline __m128i pack_codes(const I32 (&codes)[2], int zero) {
   const __m256i zeros = _mm256_set1_epi16(static_cast<int16_t>(zero));
   const __m256i words = _mm256_adds_epi16(_mm256_packs_epi32(codes[0], codes[1]), zeros);
   const __m256i mixed =
       kUnsigned ? _mm256_packus_epi16(words, words) : _mm256_packs_epi16(words, words);
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
-  const __m256i bytes = _mm256_permutevar8x32_epi32(mixed, order);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(bytes));
+  return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(mixed, order));
+}
+template <bool kUnsigned>
+inline void store_codes(uint8_t* p, const I32 (&codes)[2], int zero) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), pack_codes<kUnsigned>(codes, zero));
+}
+// The first `count` of them, which end in vector kVecs - 1.
+template <bool kUnsigned, int kVecs>
+inline void store_codes(uint8_t* p, const I32 (&codes)[2], int zero, int count) {
+  const __m128i packed = pack_codes<kUnsigned>(codes, zero);
+  if (count == 2 * kLanes) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+  alignas(16) uint8_t part[16];
+  _mm_store_si128(reinterpret_cast<__m128i*>(part), packed);
+  __builtin_memcpy(p, part, count);
 }
 inline void store_8(void* p, I32 v, int n = kLanes) {
   const __m128i low = _mm_and_si128(narrow_16(v), _mm_set1_epi16(0xff));

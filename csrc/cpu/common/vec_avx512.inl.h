@@ -98,14 +98,34 @@ inline void store_8(void* p, I32 v, int n = kLanes) {
 // Four vectors of codes, each plus zero (of at most 9 bits) and clamped to u8 or s8, in a row.
 constexpr int kPackedVecs = 4;
 template <bool kUnsigned>
-inline void store_codes(uint8_t* p, const I32 (&codes)[4], int zero) {
+inline I32 pack_codes(const I32 (&codes)[4], int zero) {
   const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(zero));
   const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(codes[0], codes[1]), zeros);
   const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(codes[2], codes[3]), zeros);
   // Each 128-bit lane holds four codes of each vector.
   const __m512i mixed = kUnsigned ? _mm512_packus_epi16(low, high) : _mm512_packs_epi16(low, high);
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, mixed));
+  return _mm512_permutexvar_epi32(order, mixed);
+}
+template <bool kUnsigned>
+inline void store_codes(uint8_t* p, const I32 (&codes)[4], int zero) {
+  _mm512_storeu_si512(p, pack_codes<kUnsigned>(codes, zero));
+}
+// The first `count` of them, which end in vector kVecs - 1.
+template <bool kUnsigned, int kVecs>
+inline void store_codes(uint8_t* p, const I32 (&codes)[4], int zero, int count) {
+  const I32 packed = pack_codes<kUnsigned>(codes, zero);
+  if (count < kVecs * kLanes) {
+    _mm512_mask_storeu_epi8(p, (uint64_t{1} << count) - 1, packed);
+  } else if constexpr (kVecs == 4) {
+    _mm512_storeu_si512(p, packed);
+  } else {
+    const __m256i low = _mm512_castsi512_si256(packed);
+    auto* to = reinterpret_cast<__m128i*>(p);
+    if (kVecs == 1) _mm_storeu_si128(to, _mm256_castsi256_si128(low));
+    if (kVecs > 1) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), low);
+    if (kVecs == 3) _mm_storeu_si128(to + 2, _mm512_extracti32x4_epi32(packed, 2));
+  }
 }
 inline void store_16(int16_t* p, I32 v, int n = kLanes) {
   _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(v));

@@ -11,11 +11,17 @@ struct Places {
   int64_t taps, depth;
 };
 
-// acc[r][v] = start[v] + sum over k of dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v *
+// What becomes of the sums of a tile: they go to `acc`, or, as codes, straight to the output.
+struct Target {
+  int32_t* acc;
+  DirectTile direct;
+};
+
+// sum[r][v] = start[v] + sum over k of dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v *
 // kLanes ...). kAhead: prefetches.
-template <bool kAhead, int kRows, int kVecs>
+template <bool kAhead, Direct kDirect, int kRows, int kVecs>
 __attribute__((noinline)) void tile(const Int8GemmBlock& b, const Places& places,
-                                    const int32_t* start, Ahead ahead, int32_t* acc) {
+                                    const int32_t* start, Ahead ahead, const Target& target) {
   I32 sum[kRows][kVecs];
   PYOPS_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -47,29 +53,63 @@ __attribute__((noinline)) void tile(const Int8GemmBlock& b, const Places& places
   }
   PYOPS_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    PYOPS_UNROLL
-    for (int v = 0; v < kVecs; ++v) store(acc + r * kTileCols + v * kLanes, sum[r][v]);
+    if constexpr (kDirect != Direct::none) {
+      store_direct<kDirect, kVecs>(target.direct, r, sum[r]);
+    } else {
+      PYOPS_UNROLL
+      for (int v = 0; v < kVecs; ++v) store(target.acc + r * kTileCols + v * kLanes, sum[r][v]);
+    }
   }
 }
 
-using TileFn = void (*)(const Int8GemmBlock&, const Places&, const int32_t*, Ahead, int32_t*);
+using TileFn = void (*)(const Int8GemmBlock&, const Places&, const int32_t*, Ahead, const Target&);
 
-template <bool kAhead, int kRows = kMr, int kVecs = kTileVecs>
+template <bool kAhead, Direct kDirect, int kRows = kMr, int kVecs = kTileVecs>
 inline TileFn tile_of(int rows, int vecs) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return tile_of<kAhead, kRows - 1, kVecs>(rows, vecs);
+    if (rows < kRows) return tile_of<kAhead, kDirect, kRows - 1, kVecs>(rows, vecs);
   }
   if constexpr (kVecs > 1) {
-    if (vecs < kVecs) return tile_of<kAhead, kRows, kVecs - 1>(rows, vecs);
+    if (vecs < kVecs) return tile_of<kAhead, kDirect, kRows, kVecs - 1>(rows, vecs);
   }
-  return tile<kAhead, kRows, kVecs>;
+  return tile<kAhead, kDirect, kRows, kVecs>;
 }
 
-inline void find_rows(const Int8GemmBlock& b, int64_t r0, int rows, Places* places) {
-  for (int r = 0; r < rows; ++r) {
-    places->row[r] = (b.taps ? b.taps->place(r0 + r) : r0 + r) * b.lda_bytes;
+template <bool kAhead>
+inline TileFn tile_of(Direct direct, int rows, int vecs) {
+  switch (direct) {
+    case Direct::plain: return tile_of<kAhead, Direct::plain>(rows, vecs);
+    case Direct::residual: return tile_of<kAhead, Direct::residual>(rows, vecs);
+    default: return tile_of<kAhead, Direct::none>(rows, vecs);
   }
 }
+
+inline TileFn tile_of(bool ahead, Direct direct, int rows, int vecs) {
+  if constexpr (kTilesAhead < kBlockRows) {
+    if (!ahead) return tile_of<false>(direct, rows, vecs);
+  }
+  return tile_of<true>(direct, rows, vecs);
+}
+
+// Goes through the rows of a block in order; places without a division for each.
+class RowPlaces {
+ public:
+  explicit RowPlaces(const Int8GemmBlock& b) : step_(b.lda_bytes) {
+    if (!b.taps) return;
+    width_ = b.taps->width;
+    x_ = b.taps->x0;
+    wrap_ = (b.taps->pitch - width_) * step_;
+  }
+  void next(int rows, int64_t* to) {
+    for (int r = 0; r < rows; ++r, at_ += step_, ++x_) {
+      if (x_ == width_) x_ = 0, at_ += wrap_;
+      to[r] = at_;
+    }
+  }
+
+ private:
+  int64_t step_, at_ = 0, x_ = 0, width_ = -1, wrap_ = 0;
+};
 
 inline void block_of_tiles(const Int8GemmBlock& b) {
   alignas(64) int32_t acc[kMr * kTileCols];
@@ -77,7 +117,12 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
   const int vecs = (b.cols + kLanes - 1) / kLanes;
   Epilogue epilogue = *b.epilogue;
   start_sums(&epilogue, b.n0, b.cols, start);
-  const FinishFn finish = finish_for(epilogue);
+  const Direct direct = direct_for(epilogue);
+  const FinishFn finish = direct == Direct::none ? finish_for(epilogue) : nullptr;
+  Target target;
+  target.acc = acc;
+  if (direct != Direct::none) start_direct(epilogue, b.n0, b.cols, &target.direct);
+  RowPlaces row_places(b);
   const int64_t no_taps = 0;
   Places places = {{}, &no_taps, 1, b.k};
   if (b.taps) places = {{}, b.taps->at, b.taps->count, b.taps->depth};
@@ -87,13 +132,17 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
   const bool pays = tiles <= kTilesAhead;
   for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
     const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
-    const TileFn multiply = pays ? tile_of<true>(rows, vecs) : tile_of<false>(rows, vecs);
+    const TileFn multiply = tile_of(pays, direct, rows, vecs);
     Ahead ahead = {};
     if (pays) ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
     prefetch_output(epilogue, r0, rows, b.n0, b.cols);
-    find_rows(b, r0, rows, &places);
-    multiply(b, places, start, ahead, acc);
-    finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
+    row_places.next(rows, places.row);
+    multiply(b, places, start, ahead, target);
+    if (finish) {
+      finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
+    } else {
+      advance(&target.direct, rows);
+    }
     r0 += rows;
   }
 }

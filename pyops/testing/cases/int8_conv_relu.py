@@ -162,7 +162,19 @@ def _add_epilogue(r: _Choices, options: dict[str, Any], shape: tuple[int, ...], 
         options["slope"] = torch.rand(r.of((1, oc)), generator=r.rng) - 0.2
     if out_dtype in (torch.int8, torch.uint8):
         options["out_scale"] = float(torch.rand((), generator=r.rng)) * 0.1 + 1e-3
-        options["out_zero_point"] = r.zero_point(out_dtype == torch.int8)
+        options["out_zero_point"] = r.zero_point(out_dtype == torch.int8) if r.below(3) else 0
+        if "scale_w" in options and r.below(2):
+            _fold(options)
+
+
+def _fold(options: dict[str, Any]) -> None:
+    """Divides by the output's scale beforehand, as nets do."""
+    scale = options.pop("out_scale")
+    factor = options.pop("scale_x") / scale
+    options["scale_w"] = options["scale_w"] * factor
+    for name in ("low", "high", "residual_scale", "bias"):
+        if name in options:
+            options[name] = options[name] / scale
 
 
 def _add_residual(r: _Choices, options: dict[str, Any], shape: tuple[int, ...]) -> None:
