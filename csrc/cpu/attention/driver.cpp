@@ -55,7 +55,7 @@ void attend(const AttentionKernel& kernel, const AttentionProblem& p) {
   static thread_local Buffer buffer;
   const int64_t blocks = kernel.blocks(p), bytes = round_up(kernel.scratch_bytes(p), 64);
   const int64_t products = 2 * p.batch * p.heads * p.queries * p.keys * p.depth;
-  const int64_t all = products < kSerialProducts ? 1 : torch::stable::get_num_threads();
+  const int64_t all = products < kSerialProducts ? 1 : num_threads();
   const int64_t threads = max64(1, min64(all, blocks));
   char* scratch = static_cast<char*>(buffer.get(threads * bytes));
   const auto part = [&](int64_t begin, int64_t end) {
@@ -63,8 +63,7 @@ void attend(const AttentionKernel& kernel, const AttentionProblem& p) {
       kernel.attend(p, blocks * i / threads, blocks * (i + 1) / threads, scratch + i * bytes);
     }
   };
-  if (threads == 1) return part(0, 1);
-  torch::stable::parallel_for(0, threads, 1, part);
+  parallel_range(threads, 1, part);
 }
 
 // out: of memory [B, T, H, D], as the projection behind it reads it.

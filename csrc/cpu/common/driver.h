@@ -9,6 +9,7 @@
 #include "checks/common.h"
 #include "cpu/common/epilogue.h"
 #include "cpu/common/new_tensor.h"
+#include "cpu/common/team.h"
 
 namespace pyops::cpu {
 
@@ -19,10 +20,39 @@ using torch::stable::Tensor;
 // Below so many codes to convert a second thread costs more than it saves.
 constexpr int64_t kSerialCodes = 1 << 14;
 
+// How many threads a loop can have.
+inline int64_t num_threads() {
+  const Team* team = Team::current();
+  return team ? team->threads() : torch::stable::get_num_threads();
+}
+
 template <class F>
 void parallel_range(int64_t count, int64_t grain, const F& f) {
   if (count <= grain || count == 1) return f(0, count);  // not worth a call into libtorch
+  if (Team* team = Team::current()) return team->loop(count, grain, f);
   torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
+}
+
+// f(), whose loops one team of torch's threads shares.
+template <class F>
+void run_as_team(const F& f) {
+  const int64_t threads = num_threads();
+  if (threads == 1 || Team::current()) return f();
+  Team team(threads);
+  std::exception_ptr error;
+  const auto caller = std::this_thread::get_id();
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t) {
+    if (begin == 0) {
+      try {
+        team.lead(f);
+      } catch (...) {  // may not leave a loop of libtorch
+        error = std::current_exception();
+      }
+    } else if (std::this_thread::get_id() != caller) {  // who might still have to lead
+      team.follow(begin);
+    }
+  });
+  if (error) std::rethrow_exception(error);
 }
 
 template <class T>

@@ -189,7 +189,7 @@ inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, char* 
 inline Grid split_conv(const ConvPlan& p) {
   const ConvShape& s = p.input.shape;
   const int64_t products = s.pixels() * s.oc * p.header.k();
-  const int64_t threads = products < kSerialConvProducts ? 1 : torch::stable::get_num_threads();
+  const int64_t threads = products < kSerialConvProducts ? 1 : num_threads();
   const double tile = 1.0 * p.call.kernel.mr * p.header.nr * p.header.k();
   const double x_bytes = 1.0 * s.n * s.h * s.w * s.c * p.input.element;
   const double w_bytes = 1.0 * conv_bytes(p.header);

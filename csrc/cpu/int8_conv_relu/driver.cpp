@@ -53,7 +53,7 @@ Dtype residual_type(const char* op, const Tensor& t) {
 void depthwise_conv(const ConvShape& s, const uint8_t* x, bool is_signed, int32_t zero,
                     const void* body, const Epilogue& e) {
   const auto& kernel = best<Int8ConvReluKernel>(int8_conv_relu_kernels);
-  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t threads = num_threads();
   const DepthwiseCall call(kernel, s, x, is_signed, zero, body, e, threads);
   static thread_local Buffer buffer;
   char* scratch = static_cast<char*>(buffer.get(call.parts() * call.scratch_bytes()));

@@ -14,7 +14,7 @@ constexpr int64_t kChunkBytes = 512 * 1024;
 constexpr int64_t kSerialProducts = 1 << 20;
 
 inline int64_t threads_for(const Shape& s) {
-  return s.m * s.n * s.k < kSerialProducts ? 1 : torch::stable::get_num_threads();
+  return s.m * s.n * s.k < kSerialProducts ? 1 : num_threads();
 }
 
 // One weight [n, K], packed for the product's kernel, and what happens to its sums. Its columns are

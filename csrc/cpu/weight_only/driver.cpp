@@ -108,7 +108,7 @@ FloatRows widen_rows(const char* x, Dtype type, const Shape& s, const WeightKern
 // Threads take panels; rows, too, where there are fewer panels than threads would share evenly.
 Grid split_weight(const WeightKernel& kernel, const Shape& s) {
   const int64_t products = s.m * s.n * s.k;
-  const int64_t threads = products < kSerialFloatProducts ? 1 : torch::stable::get_num_threads();
+  const int64_t threads = products < kSerialFloatProducts ? 1 : num_threads();
   Grid grid = {1, 1, kernel.mr, kernel.nr, 0, 0};
   grid.row_units = (s.m + grid.row_unit - 1) / grid.row_unit;
   grid.col_units = (s.n + grid.col_unit - 1) / grid.col_unit;
