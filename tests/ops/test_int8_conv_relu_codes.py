@@ -14,6 +14,7 @@ from pyops.testing.cases.int8_gemm import random_codes
 from pyops.testing.compare import assert_same
 from pyops.testing.guarded import guarded
 
+DEPTHWISE = [row.name for row in backends.implementations("int8_conv_relu") if row.available]
 PRODUCTS = [row.name for row in backends.implementations("int8_gemm") if row.available]
 # Columns: whole vectors of 8 and 16, whole tiles, and one more or less.
 COLUMNS = (1, 8, 16, 17, 24, 31, 32, 40, 48, 63, 64, 65, 96, 120, 144)
@@ -70,4 +71,31 @@ def test_folded_codes_equal_the_reference(columns: int) -> None:
         assert columns < 8 or len(expected.unique()) > 1
         for name in PRODUCTS:
             with backends.force("int8_gemm", name):
+                assert_same(case.run(), expected, f"{name} seed {seed} {case.label}")
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_folded_codes_of_depthwise_equal_the_reference(columns: int) -> None:
+    """The same by 3x3 windows of one channel each; results beyond int32 among them."""
+    for seed, (activation, zero, large) in enumerate(
+        itertools.product(ACTIVATIONS, (0, 130), (1.0, 1e6))
+    ):
+        rng = torch.Generator().manual_seed(seed)
+        x = random_codes(rng, 9 * 11, columns, False, 0).reshape(1, 9, 11, columns)
+        w = random_codes(rng, columns, 9, True, 0).reshape(columns, 1, 3, 3)
+        options = {
+            "padding": 1,
+            "stride": 1 + seed % 2,
+            "zero_point_x": seed % 3 * 100,
+            "scale_w": torch.rand(columns, generator=rng) * 0.01 * large,
+            "bias": torch.randn(columns, generator=rng) * 60 + 60,
+            "out_dtype": torch.uint8,
+            "out_zero_point": zero,
+            **activation,
+        }
+        case = ConvCase(x.permute(0, 3, 1, 2), w, columns, options)
+        expected = case.reference()
+        assert columns < 8 or len(expected.unique()) > 1
+        for name in DEPTHWISE:
+            with backends.force("int8_conv_relu", name):
                 assert_same(case.run(), expected, f"{name} seed {seed} {case.label}")

@@ -4,7 +4,7 @@
 
 #include "checks/attention.h"
 #include "cpu/common/buffer.h"
-#include "cpu/common/new_tensor.h"
+#include "cpu/common/driver.h"
 
 namespace pyops::cpu {
 namespace {

@@ -40,34 +40,57 @@ inline void multiply(const Block<kVecs, kHalves>& b, const I32* at, I32 (&acc)[k
   }
 }
 
-// m: the pixel of the output; both: of a pair, whether the second one is there.
-template <Dtype kOut, int kVecs, int kHalves>
-inline void finish_direct(const Block<kVecs, kHalves>& b, const Epilogue& e, F32 scale_a,
+// What the pixels of a block share, in registers that no store of codes can alias.
+struct DirectCodes {
+  uint8_t* out;
+  int64_t ld;
+  float scale_a, inverse_scale;
+  int32_t zero, low, high;
+};
+
+inline DirectCodes direct_codes(const DepthwiseTask& t, int64_t c0) {
+  const Epilogue& e = *t.epilogue;
+  return {static_cast<uint8_t*>(e.out) + c0,
+          e.ld,
+          e.scale_a ? *e.scale_a : 1.0f,
+          e.out_inverse_scale,
+          e.out_zero,
+          t.low_code,
+          t.high_code};
+}
+
+// m: the pixel of the output; both: of a pair, whether the second one is there. kUnit: both scales
+// are 1, and no code comes near the limits of int32.
+template <Dtype kOut, bool kUnit, int kVecs, int kHalves>
+inline void finish_direct(const Block<kVecs, kHalves>& b, const DirectCodes& d,
                           const I32 (&acc)[kVecs], int64_t m, bool both) {
-  uint8_t* out = static_cast<uint8_t*>(e.out) + m * e.ld + b.c0;
+  constexpr int kLowest = kOut == Dtype::u8 ? 0 : -128;
+  uint8_t* out = d.out + m * d.ld;
   I32 codes[kVecs];
   PYOPS_UNROLL
   for (int q = 0; q < kVecs; ++q) {
-    F32 v = mul(mul(to_f32(acc[q]), scale_a), as_f32(b.scale[q]));
-    v = add(v, as_f32(b.bias[q]));
+    F32 v = to_f32(acc[q]);
+    if (!kUnit) v = mul(v, set1(d.scale_a));
+    v = add(mul(v, as_f32(b.scale[q])), as_f32(b.bias[q]));
+    if (!kUnit) v = mul(v, set1(d.inverse_scale));
     if constexpr (kVecs > 1) {
-      codes[q] = unbounded_code<kOut>(e, v);
+      if (!kUnit) v = min(set1(static_cast<float>(kLowest + 255 - d.zero)), v);
     } else {  // bounded as floats: the generic to_i32 takes small ones alone
-      const F32 low = set1(static_cast<float>(b.t.low_code - e.out_zero));
-      const F32 high = set1(static_cast<float>(b.t.high_code - e.out_zero));
-      codes[q] = to_i32(min(high, max(low, mul(v, set1(e.out_inverse_scale)))));
+      const F32 low = set1(static_cast<float>(d.low - d.zero));
+      v = min(set1(static_cast<float>(d.high - d.zero)), max(low, v));
     }
+    codes[q] = to_i32(v);
   }
   if constexpr (kVecs > 1) {
-    const I32 all = pack_wide<kOut == Dtype::u8>(codes, e.out_zero, b.t.low_code, b.t.high_code);
+    const I32 all = pack_wide<kOut == Dtype::u8>(codes, d.zero, d.low, d.high);
     if constexpr (kHalves == 1) {
       store_codes_wide(out, all);
     } else {
       store_half<0>(out, all);
-      if (both) store_half<1>(out + e.ld, all);
+      if (both) store_half<1>(out + d.ld, all);
     }
   } else {
-    store_8(out, add(codes[0], set1_i32(e.out_zero)), b.lanes);
+    store_8(out, add(codes[0], set1_i32(d.zero)), b.lanes);
   }
 }
 
@@ -100,15 +123,19 @@ inline void pixels(const Block<kVecs, kHalves>& b, FinishFn finish, const I32* a
                    int64_t left) {
   I32 acc[kCount][kVecs];
   multiply<kVecs, kHalves, kCount>(b, at, acc);
-  if (!b.t.direct) return finish_tile_of<kVecs, kHalves, kCount>(b, finish, acc, m, left);
-  const Epilogue e = *b.t.epilogue;  // a copy that no store can alias
-  const F32 scale_a = set1(e.scale_a ? *e.scale_a : 1.0f);
+  if (b.t.direct == DirectKind::none) {
+    return finish_tile_of<kVecs, kHalves, kCount>(b, finish, acc, m, left);
+  }
+  const bool u8 = b.t.epilogue->out_type == Dtype::u8, unit = b.t.direct == DirectKind::unit;
+  const DirectCodes d = direct_codes(b.t, b.c0);
   PYOPS_UNROLL
   for (int i = 0; i < kCount; ++i, m += kHalves, left -= kHalves) {
-    if (e.out_type == Dtype::u8) {
-      finish_direct<Dtype::u8, kVecs, kHalves>(b, e, scale_a, acc[i], m, left > 1);
+    if (u8 && unit) {
+      finish_direct<Dtype::u8, true, kVecs, kHalves>(b, d, acc[i], m, left > 1);
+    } else if (u8) {
+      finish_direct<Dtype::u8, false, kVecs, kHalves>(b, d, acc[i], m, left > 1);
     } else {
-      finish_direct<Dtype::s8, kVecs, kHalves>(b, e, scale_a, acc[i], m, left > 1);
+      finish_direct<Dtype::s8, false, kVecs, kHalves>(b, d, acc[i], m, left > 1);
     }
   }
 }
