@@ -40,6 +40,7 @@ class DenseConv {
   Epilogue epilogue_of(int64_t group, int64_t pixel) const;
   void run_product() const;
   void run_strips();
+  void find_runs();
   void run_cell(const StripPlan& plan, int64_t lines, Range pixels, Range columns, uint8_t* strip,
                 const Rows& rows) const;
   // As many of the pixels as make a block; return how many. The strip begins at `first_line`.
@@ -59,6 +60,8 @@ class DenseConv {
   const int64_t depth_, group_c_, group_oc_;
   std::vector<Group> groups_;
   std::vector<int64_t> taps_;  // where they are in a strip
+  std::vector<int64_t> runs_;  // where taps whose codes stand side by side begin
+  int64_t run_;                // codes of one
   bool by_taps_;
 };
 
@@ -125,6 +128,7 @@ void DenseConv::run_strips() {
   int64_t lines = min64(shape_.oh, (most + shape_.ow - 1) / shape_.ow + 1);
   while (lines > 1 && plan.bytes(lines) > kStripBytes) lines = (lines + 1) / 2;
   plan.taps(lines, &taps_);
+  if (!by_taps_) find_runs();
   const int64_t strip = plan.bytes(lines);
   const int64_t given = by_taps_ ? 0 : kBlockRows * round_up(depth_, kDepthStep) + 64;
   int64_t widest = 1;  // bytes of a code in a kernel's form
@@ -139,6 +143,15 @@ void DenseConv::run_strips() {
                {grid.col(i, s.n), grid.col_end(i, s.n)}, at, {at + strip, at + strip + given});
     }
   });
+}
+
+// A run is the taps of a line of the window, if these are all that stands there.
+void DenseConv::find_runs() {
+  const bool whole = shape_.dilation_w == 1 && shape_.groups == 1;
+  const int64_t step = whole ? shape_.kw : 1;
+  run_ = step * group_c_;
+  runs_.clear();
+  for (int64_t t = 0; t < shape_.kh * shape_.kw; t += step) runs_.push_back(taps_[t]);
 }
 
 void DenseConv::run_cell(const StripPlan& plan, int64_t lines, Range pixels, Range columns,
@@ -174,13 +187,26 @@ int64_t DenseConv::multiply_taps(const StripPlan& plan, int64_t group, const uin
   return rows;
 }
 
-// Up to 15 codes behind a run are read, and written where the next run will be.
-void copy_run(uint8_t* to, const uint8_t* from, int64_t run) {
-  if (run > 64) {
-    std::memcpy(to, from, run);
-    return;
+// The runs of a pixel's rows of K codes, which begin `at` bytes from `from` on. Up to 15 codes
+// behind a run are read, and written where the next run will be.
+template <int kPieces>
+void copy_runs(uint8_t* to, const uint8_t* from, const int64_t* at, int64_t runs, int64_t run) {
+  for (int64_t i = 0; i < runs; ++i, to += run) {
+    for (int j = 0; j < kPieces; ++j) std::memcpy(to + 16 * j, from + at[i] + 16 * j, 16);
   }
-  for (int64_t i = 0; i < run; i += 16) std::memcpy(to + i, from + i, 16);
+}
+
+void copy_long_runs(uint8_t* to, const uint8_t* from, const int64_t* at, int64_t runs,
+                    int64_t run) {
+  for (int64_t i = 0; i < runs; ++i, to += run) std::memcpy(to, from + at[i], run);
+}
+
+using CopyRuns = void (*)(uint8_t*, const uint8_t*, const int64_t*, int64_t, int64_t);
+
+CopyRuns copy_of(int64_t run) {
+  if (run > 64) return copy_long_runs;
+  constexpr CopyRuns kCopies[] = {copy_runs<1>, copy_runs<2>, copy_runs<3>, copy_runs<4>};
+  return kCopies[(run - 1) / 16];
 }
 
 int64_t DenseConv::multiply_rows(const StripPlan& plan, int64_t group, const uint8_t* strip,
@@ -189,15 +215,13 @@ int64_t DenseConv::multiply_rows(const StripPlan& plan, int64_t group, const uin
   const Group& g = groups_[group];
   const int64_t count = min64(pixels.end - pixels.begin, kBlockRows);
   const int64_t lda = round_up(depth_, kDepthStep);
-  const bool whole = shape_.dilation_w == 1 && shape_.groups == 1;  // a run is kw pixels
-  const int64_t run = whole ? shape_.kw * group_c_ : group_c_, step = whole ? shape_.kw : 1;
+  const CopyRuns copy = copy_of(run_);
+  int64_t line = pixels.begin / shape_.ow - first_line, x = pixels.begin % shape_.ow;
   for (int64_t r = 0; r < count; ++r) {
-    const int64_t m = pixels.begin + r;
-    const int64_t place =
-        (m / shape_.ow - first_line) * plan.pitch() + m % shape_.ow * shape_.stride_w;
+    const int64_t place = line * plan.pitch() + x * shape_.stride_w;
     const uint8_t* from = strip + place * shape_.c + group * group_c_;
-    uint8_t* to = rows.given + r * lda;
-    for (size_t t = 0; t < taps_.size(); t += step, to += run) copy_run(to, from + taps_[t], run);
+    copy(rows.given + r * lda, from, runs_.data(), static_cast<int64_t>(runs_.size()), run_);
+    if (++x == shape_.ow) x = 0, ++line;
   }
   const bool flipped = flips();
   const uint8_t* a = rows.given;
