@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/common/direct_codes.h"
 #include "cpu/int8_gemm/int8_gemm.h"
 #include "cpu/int8_gemm/pack.h"
 #include "guarded.h"
@@ -67,6 +68,7 @@ std::vector<char> run(const Int8GemmKernel& kernel, const Problem& p, bool damag
   e.residual_scale = p.residual_scale, e.residual_zero = p.residual_zero;
   e.activation = p.activation, e.out_type = p.out_type, e.out = out.get(), e.ld = p.ld;
   e.out_inverse_scale = p.out_inverse_scale, e.out_zero = p.out_zero;
+  find_direct_codes(&e, p.n, 255.0 * 128.0 * static_cast<double>(p.k));
 
   for (int64_t n = 0; n < p.cols; n += kernel.nr) {
     Int8GemmBlock block = {};

@@ -15,6 +15,12 @@
 
 namespace pyops::cpu {
 
+// Whether codes can be clamped after they are packed, to [low_code, high_code], instead of values
+// in an activation: the output is of codes, nothing but scales, a bias and uint8 codes of a
+// residual come before, and no NaN. unit: scale_a and out_inverse_scale are 1, and every value
+// rounds to an int32. (direct_codes.h)
+enum class DirectCodes : int { none, scaled, unit };
+
 struct Epilogue {
   const int32_t* w_sum;
   const float* scale_a;
@@ -39,6 +45,8 @@ struct Epilogue {
   int64_t ld;  // elements from one row of out (residual, gate) to the next
   float out_inverse_scale;
   int32_t out_zero;
+  DirectCodes direct;
+  int32_t low_code, high_code;
 };
 
 }  // namespace pyops::cpu

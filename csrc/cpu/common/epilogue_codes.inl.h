@@ -114,20 +114,14 @@ inline FinishFn finish_codes_for(const Epilogue& e) {
   return unit ? finish_codes_for<Dtype::u8, true>(e) : finish_codes_for<Dtype::u8, false>(e);
 }
 
-// The shortest form: uint8 codes straight from registers that hold the sums of a tile, for an
-// epilogue with kUnit whose activation bounds nothing from below that the type does not bound.
+// The shortest form: uint8 codes straight from registers that hold the sums of a tile, clamped when
+// they are packed.
 enum class Direct : int { none, plain, residual };
 
 inline Direct direct_for(const Epilogue& e) {
-  const bool codes = e.out_type == Dtype::u8 && (!e.residual || e.residual_type == Dtype::u8);
-  const bool rows_alike = !e.zero_a && e.zero_shift == 0 && (!e.scale_a || !e.scale_a_stride);
-  const bool unit = (!e.scale_a || *e.scale_a == 1.0f) && e.out_inverse_scale == 1.0f;
-  if (kPackedVecs == 0 || !codes || !rows_alike || !unit || e.gate) return Direct::none;
-  const auto lowest = static_cast<float>(-e.out_zero);
-  const bool bounds = (e.activation == Activation::relu && lowest < 0) ||
-                      (e.activation == Activation::clamp && e.low > lowest);
-  const bool known = e.activation <= Activation::relu || e.activation == Activation::clamp;
-  if (bounds || !known) return Direct::none;
+  const bool rows_alike = !e.zero_a && e.zero_shift == 0;
+  const bool codes = e.direct == DirectCodes::unit && e.out_type == Dtype::u8;
+  if (kPackedVecs == 0 || !codes || !rows_alike) return Direct::none;
   return e.residual ? Direct::residual : Direct::plain;
 }
 
@@ -137,8 +131,8 @@ struct DirectTile {
   const uint8_t* residual;
   uint8_t* out;
   int64_t ld;
-  float high, residual_scale;
-  int32_t residual_zero, out_zero;
+  float residual_scale;
+  int32_t residual_zero, out_zero, low, high;
   int cols;
 };
 
@@ -151,11 +145,11 @@ inline void start_direct(const Epilogue& e, int64_t n0, int cols, DirectTile* to
   to->residual = static_cast<const uint8_t*>(e.residual) + n0;
   to->out = static_cast<uint8_t*>(e.out) + n0;
   to->ld = e.ld;
-  to->high = static_cast<float>(255 - e.out_zero);
-  if (e.activation == Activation::clamp && e.high < to->high) to->high = e.high;
   to->residual_scale = e.residual_scale;
   to->residual_zero = e.residual_zero;
   to->out_zero = e.out_zero;
+  to->low = e.low_code;
+  to->high = e.high_code;
   to->cols = cols;
 }
 
@@ -178,9 +172,9 @@ inline void store_direct(const DirectTile& d, int r, const I32 (&sum)[kVecs]) {
       const I32 q = sub(load_u8(d.residual + at + n, lanes), set1_i32(d.residual_zero));
       y = add(y, mul(to_f32(q), set1(d.residual_scale)));
     }
-    codes[v] = to_i32(min(set1(d.high), y));  // min gives its second NaN on
+    codes[v] = to_i32(y);
   }
   PYOPS_UNROLL
   for (int v = kVecs; v < kPackedVecs; ++v) codes[v] = codes[0];
-  store_codes<true, kVecs>(d.out + at, codes, d.out_zero, d.cols);
+  store_codes<kVecs>(d.out + at, codes, d.out_zero, d.low, d.high, d.cols);
 }

@@ -145,10 +145,13 @@ template <bool kUnsigned>
 inline void store_codes(uint8_t* p, const I32 (&codes)[2], int zero) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), pack_codes<kUnsigned>(codes, zero));
 }
-// The first `count` of them, which end in vector kVecs - 1.
-template <bool kUnsigned, int kVecs>
-inline void store_codes(uint8_t* p, const I32 (&codes)[2], int zero, int count) {
-  const __m128i packed = pack_codes<kUnsigned>(codes, zero);
+// The first `count` of them as u8 codes from low to high; they end in vector kVecs - 1.
+template <int kVecs>
+inline void store_codes(uint8_t* p, const I32 (&codes)[2], int zero, int low, int high, int count) {
+  const __m128i lows = _mm_set1_epi8(static_cast<char>(low));
+  const __m128i highs = _mm_set1_epi8(static_cast<char>(high));
+  const __m128i all = pack_codes<true>(codes, zero);
+  const __m128i packed = _mm_min_epu8(_mm_max_epu8(all, lows), highs);
   if (count == 2 * kLanes) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
   alignas(16) uint8_t part[16];
   _mm_store_si128(reinterpret_cast<__m128i*>(part), packed);

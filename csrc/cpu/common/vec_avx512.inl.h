@@ -111,10 +111,13 @@ template <bool kUnsigned>
 inline void store_codes(uint8_t* p, const I32 (&codes)[4], int zero) {
   _mm512_storeu_si512(p, pack_codes<kUnsigned>(codes, zero));
 }
-// The first `count` of them, which end in vector kVecs - 1.
-template <bool kUnsigned, int kVecs>
-inline void store_codes(uint8_t* p, const I32 (&codes)[4], int zero, int count) {
-  const I32 packed = pack_codes<kUnsigned>(codes, zero);
+// The first `count` of them as u8 codes from low to high; they end in vector kVecs - 1.
+template <int kVecs>
+inline void store_codes(uint8_t* p, const I32 (&codes)[4], int zero, int low, int high, int count) {
+  const __m512i lows = _mm512_set1_epi8(static_cast<char>(low));
+  const __m512i highs = _mm512_set1_epi8(static_cast<char>(high));
+  const __m512i all = pack_codes<true>(codes, zero);
+  const __m512i packed = _mm512_min_epu8(_mm512_max_epu8(all, lows), highs);
   if (count < kVecs * kLanes) {
     _mm512_mask_storeu_epi8(p, (uint64_t{1} << count) - 1, packed);
   } else if constexpr (kVecs == 4) {

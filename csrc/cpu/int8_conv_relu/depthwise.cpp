@@ -1,9 +1,8 @@
 #include "cpu/int8_conv_relu/depthwise.h"
 
-#include <cmath>
 #include <cstring>
 
-#include "cpu/common/half.h"
+#include "cpu/common/direct_codes.h"
 
 namespace pyops::cpu {
 namespace {
@@ -12,44 +11,6 @@ namespace {
 constexpr int64_t kSerialOutputs = 1 << 15;
 // Blocks of channels pass over so many bytes of the image, which stay in L2 between them.
 constexpr int64_t kImageBytes = 512 * 1024;
-
-// The largest magnitude; not finite if a value is not.
-float largest(const float* values, int64_t count, float without) {
-  float most = values ? 0.0f : without;
-  for (int64_t i = 0; values && i < count; ++i) {
-    const float v = std::fabs(values[i]);
-    most = v <= most ? most : v;  // a NaN comes through, and stays
-    if (std::isnan(v)) return v;
-  }
-  return most;
-}
-
-// Multiplying by a positive number, rounding and saturating keep the order of numbers, so a clamp
-// of values is one of codes, if there is no NaN: that takes a scale or bias that is not finite.
-DirectKind clamps_codes(const Epilogue& e, const ConvShape& s) {
-  if (e.out_type != Dtype::u8 && e.out_type != Dtype::s8) return DirectKind::none;
-  if (e.residual || e.gate) return DirectKind::none;
-  const bool clamp = e.activation == Activation::clamp;
-  if (clamp ? !(e.low <= e.high)
-            : e.activation != Activation::none && e.activation != Activation::relu) {
-    return DirectKind::none;
-  }
-  const bool small = !e.scale_a || std::fabs(*e.scale_a) <= 0x1p64f;  // times 2^31 is finite
-  const float scale = largest(e.scale_w, s.c, 1.0f), bias = largest(e.bias, s.c, 0.0f);
-  if (!small || !std::isfinite(scale) || !std::isfinite(bias)) return DirectKind::none;
-  const bool unit = (!e.scale_a || *e.scale_a == 1.0f) && e.out_inverse_scale == 1.0f;
-  const double sum = 255.0 * 128.0 * static_cast<double>(s.kh * s.kw);
-  const bool bounded = sum * scale + bias < 0x1p30;
-  return unit && bounded ? DirectKind::unit : DirectKind::scaled;
-}
-
-int32_t code_of(const Epilogue& e, float v) {
-  const int32_t lowest = e.out_type == Dtype::u8 ? 0 : -128, highest = lowest + 255;
-  const float low = static_cast<float>(lowest - e.out_zero);
-  const float high = static_cast<float>(highest - e.out_zero);
-  const float t = v * e.out_inverse_scale;
-  return round_to_even(t < low ? low : t > high ? high : t) + e.out_zero;
-}
 
 }  // namespace
 
@@ -88,13 +49,8 @@ DepthwiseCall::DepthwiseCall(const Int8ConvReluKernel& kernel, const ConvShape& 
   task_.zero = zero;
   task_.w_sum = sums;
   task_.w = reinterpret_cast<const int8_t*>(sums + round_up(shape.c, kChannelStep));
-  task_.direct = clamps_codes(epilogue_, shape);
-  if (task_.direct != DirectKind::none) {
-    const bool clamp = epilogue_.activation == Activation::clamp;
-    const bool none = epilogue_.activation == Activation::none;
-    task_.low_code = code_of(epilogue_, clamp ? epilogue_.low : none ? -INFINITY : 0.0f);
-    task_.high_code = code_of(epilogue_, clamp ? epilogue_.high : INFINITY);
-  }
+  find_direct_codes(&epilogue_, shape.c, 255.0 * 128.0 * static_cast<double>(shape.kh * shape.kw));
+  if (epilogue_.residual) epilogue_.direct = DirectCodes::none;
   // The largest part decides; rows before channels, for each block of channels is brought into
   // order once per part.
   const int64_t rows = shape.n * shape.oh, blocks = (shape.c + kChannelStep - 1) / kChannelStep;

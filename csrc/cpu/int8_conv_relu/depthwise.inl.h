@@ -41,29 +41,28 @@ inline void multiply(const Block<kVecs, kHalves>& b, const I32* at, I32 (&acc)[k
 }
 
 // What the pixels of a block share, in registers that no store of codes can alias.
-struct DirectCodes {
+struct Shared {
   uint8_t* out;
   int64_t ld;
   float scale_a, inverse_scale;
   int32_t zero, low, high;
 };
 
-inline DirectCodes direct_codes(const DepthwiseTask& t, int64_t c0) {
-  const Epilogue& e = *t.epilogue;
+inline Shared shared_of(const Epilogue& e, int64_t c0) {
   return {static_cast<uint8_t*>(e.out) + c0,
           e.ld,
           e.scale_a ? *e.scale_a : 1.0f,
           e.out_inverse_scale,
           e.out_zero,
-          t.low_code,
-          t.high_code};
+          e.low_code,
+          e.high_code};
 }
 
 // m: the pixel of the output; both: of a pair, whether the second one is there. kUnit: both scales
 // are 1, and no code comes near the limits of int32.
 template <Dtype kOut, bool kUnit, int kVecs, int kHalves>
-inline void finish_direct(const Block<kVecs, kHalves>& b, const DirectCodes& d,
-                          const I32 (&acc)[kVecs], int64_t m, bool both) {
+inline void finish_direct(const Block<kVecs, kHalves>& b, const Shared& d, const I32 (&acc)[kVecs],
+                          int64_t m, bool both) {
   constexpr int kLowest = kOut == Dtype::u8 ? 0 : -128;
   uint8_t* out = d.out + m * d.ld;
   I32 codes[kVecs];
@@ -123,11 +122,12 @@ inline void pixels(const Block<kVecs, kHalves>& b, FinishFn finish, const I32* a
                    int64_t left) {
   I32 acc[kCount][kVecs];
   multiply<kVecs, kHalves, kCount>(b, at, acc);
-  if (b.t.direct == DirectKind::none) {
+  if (b.t.epilogue->direct == DirectCodes::none) {
     return finish_tile_of<kVecs, kHalves, kCount>(b, finish, acc, m, left);
   }
-  const bool u8 = b.t.epilogue->out_type == Dtype::u8, unit = b.t.direct == DirectKind::unit;
-  const DirectCodes d = direct_codes(b.t, b.c0);
+  const bool u8 = b.t.epilogue->out_type == Dtype::u8;
+  const bool unit = b.t.epilogue->direct == DirectCodes::unit;
+  const Shared d = shared_of(*b.t.epilogue, b.c0);
   PYOPS_UNROLL
   for (int i = 0; i < kCount; ++i, m += kHalves, left -= kHalves) {
     if (u8 && unit) {

@@ -15,11 +15,6 @@ namespace pyops::cpu {
 // Channels of a packed weight are padded to a multiple of it (depthwise.h).
 constexpr int64_t kChannelStep = 64;
 
-// Whether codes can be clamped after they are packed, to [low_code, high_code], instead of values
-// in an activation: the output is of codes, and nothing but scales and a bias comes before. unit:
-// scale_a and out_inverse_scale are 1, and every value rounds to an int32.
-enum class DirectKind : int { none, scaled, unit };
-
 // Some rows of the output by some channels.
 struct DepthwiseTask {
   const ConvShape* shape;  // c == oc == groups
@@ -31,9 +26,7 @@ struct DepthwiseTask {
   int64_t row, row_end;      // rows of the output: image * oh + oy
   int64_t c, c_end;          // channels
   const Epilogue* epilogue;  // its row 0 is the first pixel of the output; has no zero points
-  DirectKind direct;
-  int32_t low_code, high_code;
-  void* scratch;  // 64-byte aligned
+  void* scratch;             // 64-byte aligned
 };
 
 struct Int8ConvReluKernel : KernelRow {
