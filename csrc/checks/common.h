@@ -6,7 +6,7 @@
 
 #include <optional>
 
-#include "cpu/common/types.h"
+#include "cpu/common/value.h"
 
 namespace pyops::checks {
 
@@ -20,8 +20,8 @@ inline int64_t rows_of(const Tensor& t) {
   return rows;
 }
 
-inline cpu::Dtype float_dtype(const char* op, const char* name, const Tensor& t) {
-  switch (t.scalar_type()) {
+inline cpu::Dtype float_dtype(const char* op, const char* name, ScalarType type) {
+  switch (type) {
     case ScalarType::Float: return cpu::Dtype::f32;
     case ScalarType::BFloat16: return cpu::Dtype::bf16;
     case ScalarType::Half: return cpu::Dtype::f16;
@@ -29,6 +29,9 @@ inline cpu::Dtype float_dtype(const char* op, const char* name, const Tensor& t)
       STD_TORCH_CHECK(false, op, ": ", name,
                       " must be torch.float32, torch.bfloat16 or torch.float16");
   }
+}
+inline cpu::Dtype float_dtype(const char* op, const char* name, const Tensor& t) {
+  return float_dtype(op, name, t.scalar_type());
 }
 
 inline void at_least_1d(const char* op, const char* name, const Tensor& t) {

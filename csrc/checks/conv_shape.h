@@ -1,15 +1,13 @@
 // Geometry checks of convolutions and pooling, made before a pointer is touched. The words are
 // those of pyops/ops/conv_checks.py.
 #pragma once
-#include <vector>
-
 #include "checks/common.h"
 #include "cpu/common/conv_shape.h"
 
 namespace pyops::checks {
 
-inline void integers(const char* op, const char* name, const std::vector<int64_t>& values,
-                     size_t count, int64_t least) {
+inline void integers(const char* op, const char* name, cpu::Ints values, size_t count,
+                     int64_t least) {
   STD_TORCH_CHECK(values.size() == count, op, ": ", name, " must have ", count,
                   " integers, but has ", values.size());
   for (const int64_t value : values) {
@@ -19,10 +17,8 @@ inline void integers(const char* op, const char* name, const std::vector<int64_t
 }
 
 // x [N, C, H, W]; the rest of the shape is that of the window.
-inline cpu::ConvShape conv_shape(const char* op, const Tensor& x, int64_t kh, int64_t kw,
-                                 const std::vector<int64_t>& stride,
-                                 const std::vector<int64_t>& padding,
-                                 const std::vector<int64_t>& dilation) {
+inline cpu::ConvShape conv_shape(const char* op, const cpu::Value& x, int64_t kh, int64_t kw,
+                                 cpu::Ints stride, cpu::Ints padding, cpu::Ints dilation) {
   STD_TORCH_CHECK(x.dim() == 4, op, ": x must be 4-D [N, C, H, W], but is ", x.dim(), "-D");
   integers(op, "stride", stride, 2, 1);
   integers(op, "padding", padding, 4, 0);

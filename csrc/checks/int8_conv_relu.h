@@ -15,8 +15,8 @@ inline const cpu::Int8ConvHeader& packed_int8_conv(const char* op, const Tensor&
 }
 
 // The shape that the call is for, and the channels of its input.
-inline void int8_conv_packed_shape(const char* op, const cpu::Int8ConvHeader& h,
-                                   const std::vector<int64_t>& shape, const Tensor& x) {
+inline void int8_conv_packed_shape(const char* op, const cpu::Int8ConvHeader& h, cpu::Ints shape,
+                                   const cpu::Value& x) {
   STD_TORCH_CHECK(shape.size() == 4, op, ": weight_shape must be [OC, C / groups, KH, KW]");
   STD_TORCH_CHECK(h.oc == shape[0] && h.c == shape[1] && h.kh == shape[2] && h.kw == shape[3], op,
                   ": the packed weight is [", h.oc, ", ", h.c, ", ", h.kh, ", ", h.kw,
@@ -47,22 +47,22 @@ inline void conv_activation(const char* op, int64_t activation, double low, doub
                   ": slope must be [1] or [", oc, "]");
 }
 
-inline bool is_codes(const Tensor& t) {
+inline bool is_codes(const cpu::Value& t) {
   return t.scalar_type() == ScalarType::Byte || t.scalar_type() == ScalarType::Char;
 }
 
-inline cpu::Dtype type_of_codes(const Tensor& t) {
+inline cpu::Dtype type_of_codes(const cpu::Value& t) {
   return t.scalar_type() == ScalarType::Byte ? cpu::Dtype::u8 : cpu::Dtype::s8;
 }
 
-inline void conv_residual(const char* op, const OptionalTensor& t, double factor, int64_t zero,
+// t: null where there is none.
+inline void conv_residual(const char* op, const cpu::Value* t, double factor, int64_t zero,
                           const cpu::ConvShape& s) {
-  if (!t.has_value()) {
+  if (t == nullptr) {
     STD_TORCH_CHECK(factor == 1.0 && zero == 0, op,
                     ": residual_scale and residual_zero_point are for a residual");
     return;
   }
-  cpu_tensor(op, "residual", *t);
   const bool same = t->dim() == 4 && t->size(0) == s.n && t->size(1) == s.oc &&
                     t->size(2) == s.oh && t->size(3) == s.ow;
   STD_TORCH_CHECK(same, op, ": residual must be [", s.n, ", ", s.oc, ", ", s.oh, ", ", s.ow,
@@ -71,7 +71,7 @@ inline void conv_residual(const char* op, const OptionalTensor& t, double factor
     scale(op, "residual_scale", factor);
     return zero_point(op, "residual_zero_point", zero, type_of_codes(*t));
   }
-  float_dtype(op, "residual", *t);
+  float_dtype(op, "residual", t->scalar_type());
   STD_TORCH_CHECK(factor == 1.0 && zero == 0, op,
                   ": residual_scale and residual_zero_point are for int8 and uint8 residuals");
 }

@@ -2,16 +2,13 @@
 // pyops/ops/int8_pool_checks.py, which checks with friendlier exception types once these have
 // refused.
 #pragma once
-#include <vector>
-
 #include "checks/common.h"
 #include "cpu/int8_pool/int8_pool.h"
 
 namespace pyops::checks {
 
-inline cpu::Dtype code_dtype(const char* op, const char* name, const Tensor& t) {
-  cpu_tensor(op, name, t);
-  switch (t.scalar_type()) {
+inline cpu::Dtype code_dtype(const char* op, const char* name, ScalarType type) {
+  switch (type) {
     case ScalarType::Char: return cpu::Dtype::s8;
     case ScalarType::Byte: return cpu::Dtype::u8;
     default: STD_TORCH_CHECK(false, op, ": ", name, " must be torch.uint8 or torch.int8");
@@ -36,20 +33,19 @@ inline cpu::Dtype code_output(const char* op, int64_t out_dtype, double out_scal
   return type;
 }
 
-inline void code_image(const char* op, const Tensor& x) {
+inline void code_image(const char* op, const cpu::Value& x) {
   STD_TORCH_CHECK(x.dim() == 4, op, ": x must be 4-D [N, C, H, W], but is ", x.dim(), "-D");
 }
 
-inline void pool_sizes(const char* op, const char* name, const std::vector<int64_t>& sizes,
-                       size_t count, int64_t least) {
+inline void pool_sizes(const char* op, const char* name, cpu::Ints sizes, size_t count,
+                       int64_t least) {
   bool right = sizes.size() == count;
   for (const int64_t size : sizes) right = right && size >= least && size < (int64_t{1} << 31);
   STD_TORCH_CHECK(right, op, ": ", name, " must be ", count, " integers of at least ", least);
 }
 
 // As torch: no window may begin more than half of it before the image.
-inline void pool_padding(const char* op, const std::vector<int64_t>& padding,
-                         const std::vector<int64_t>& kernel, const std::vector<int64_t>& dilation) {
+inline void pool_padding(const char* op, cpu::Ints padding, cpu::Ints kernel, cpu::Ints dilation) {
   for (size_t i = 0; i < 4; ++i) {
     const int64_t size = dilation[i / 2] * (kernel[i / 2] - 1) + 1;
     STD_TORCH_CHECK(padding[i] <= size / 2, op, ": padding may be at most half the window, ",

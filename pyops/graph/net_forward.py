@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from .forward import GraphForward, Variant, graph_of
+from .net_join import join_runs
 from .net_trace import guards_of
 from .regions import Notes
 
@@ -36,6 +37,7 @@ class NetForward(GraphForward):
     """
 
     plan: NetPlan
+    runs: list[int]  # the int8 steps of each call of int8_net
 
     @classmethod
     def put(
@@ -46,10 +48,13 @@ class NetForward(GraphForward):
         notes: Notes,
         plan: NetPlan,
     ) -> None:
-        """Makes ``owner`` run the graph, which calls modules by their paths in it."""
+        """Makes ``owner``, which holds the int8 layers, run the graph, which calls modules by their
+        paths in it. Runs of int8 steps are joined, in place."""
+        runs = join_runs(graph, owner)
         variant = Variant.of(graph, tensors, notes)
         forward = cls(owner, "forward", [variant], guards_of(owner))
         forward.plan = plan
+        forward.runs = runs
         owner.__dict__["forward"] = forward
 
     def describe(self) -> str:
@@ -57,7 +62,12 @@ class NetForward(GraphForward):
         count = len(self.plan.islands)
         text = f"{self.cls.__name__} runs as one graph with {count} float island(s)"
         names = "; ".join(", ".join(group) for group in self.plan.islands)
-        return ". ".join([text + (f": {names}" if names else ""), *self.plan.decisions])
+        parts = [text + (f": {names}" if names else "")]
+        if self.runs:
+            steps = " + ".join(str(count) for count in self.runs)
+            calls = "1 call" if len(self.runs) == 1 else f"{len(self.runs)} calls"
+            parts.append(f"{steps} int8 steps run in {calls} of int8_net")
+        return ". ".join([*parts, *self.plan.decisions])
 
 
 def net_of(module: nn.Module) -> NetForward | None:

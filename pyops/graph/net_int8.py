@@ -55,6 +55,7 @@ class _Lowering:
             return
         with self.graph.inserting_before(node):
             new = self._step(node)
+        _is_step(new, node)
         (self.as_codes if node in self.edges.codes else self.as_floats)[node] = new
 
     def _after(self, node: fx.Node) -> Any:
@@ -68,6 +69,7 @@ class _Lowering:
         if node not in self.as_codes:
             with self._after(node):
                 new = self.graph.call_function(calls.quantize, (node, *self.at[node]))
+            _is_step(new, node)
             self.as_codes[node] = new
         return self.as_codes[node]
 
@@ -80,6 +82,7 @@ class _Lowering:
             codes = self.as_codes[node]
             with self._after(codes):
                 new = self.graph.call_function(calls.dequantize, (codes, *self.at[node]))
+            _is_step(new, node)
             self.as_floats[node] = new
         return self.as_floats[node]
 
@@ -139,6 +142,11 @@ class _Lowering:
         if isinstance(slope, fx.Node):
             return self.graph.create_node("get_attr", str(slope.target))
         return self.graph.call_function(calls.constant, (slope,))
+
+
+def _is_step(new: fx.Node, old: fx.Node) -> None:
+    """Marks a step on codes, which ``net_join.py`` may join with others."""
+    new.meta.update(int8=True, shape=old.meta.get("shape"))
 
 
 def _plain(at: At) -> At:

@@ -36,6 +36,11 @@ _numbers = itertools.count()
 _by_key: weakref.WeakValueDictionary[str, PackedBase] = weakref.WeakValueDictionary()
 
 
+def by_key(key: str) -> PackedBase:
+    """The packed weight that has this key, while it lives."""
+    return _by_key[key]
+
+
 def _refresh_while_tracing(key: str, epoch: int) -> bool:
     """Repacks at trace time, outside the graph; reading ``epoch`` makes the tracer guard on it.
 

@@ -7,6 +7,7 @@ from .int8_conv_relu import int8_conv_pack, int8_conv_relu, int8_conv_unpack
 from .int8_gemm import int8_gemm, int8_pack, int8_unpack, quantize_rows, quantize_weight
 from .int8_gemm_linear import int8_linear
 from .int8_gemm_rows import RowProgram, int8_rows
+from .int8_net import NetProgram, int8_net
 from .int8_pool import int8_adaptive_pool, int8_pool
 from .int8_pool_codes import int8_add, int8_concat, int8_dequantize, int8_quantize
 from .weight_only import int4_linear, int8_weight_linear
@@ -21,6 +22,7 @@ from .weight_only_pack import (
 __all__ = [
     "ACTIVATIONS",
     "CONV_ACTIVATIONS",
+    "NetProgram",
     "RowProgram",
     "attention",
     "attention_rows",
@@ -39,6 +41,7 @@ __all__ = [
     "int8_dequantize",
     "int8_gemm",
     "int8_linear",
+    "int8_net",
     "int8_pack",
     "int8_pool",
     "int8_quantize",

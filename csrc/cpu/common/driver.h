@@ -65,9 +65,6 @@ inline Tensor dense(const Tensor& t) {
 }
 inline OptionalTensor dense(const OptionalTensor& t) { return t.has_value() ? dense(*t) : t; }
 
-constexpr ScalarType kTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
-                                 ScalarType::Char,  ScalarType::Byte,     ScalarType::Int};
-
 inline Tensor output_like(const Tensor& input, int64_t n, int64_t out_dtype) {
   std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = n;

@@ -3,9 +3,29 @@
 #include <tuple>
 #include <vector>
 
+#include "cpu/int8_gemm/codes.h"
 #include "cpu/int8_gemm/pack_parallel.h"
 
 namespace pyops::cpu {
+
+void multiply_codes(const Int8GemmKernel& kernel, const void* packed, const Shape& s,
+                    bool is_signed, const void* a, const Epilogue& epilogue) {
+  if (s.m == 0 || s.n == 0) return;
+  const Codes form = kernel.form_of(is_signed);
+  Operand w = {packed, s.n, 0, epilogue};
+  w.epilogue.w_sum = packed_sums(packed);
+  w.epilogue.zero_shift = shift_of(form, is_signed);
+  const char* codes = static_cast<const char*>(a);
+  const Product product = {kernel, &w, 1, s, form};
+  if (form == (is_signed ? Codes::s8 : Codes::u8) && s.k % kDepthStep == 0) {
+    return multiply_prepared(product, codes, 0, s.m);  // a is in the kernel's form as it stands
+  }
+  multiply(product, [&](int64_t first, int64_t count, char* to) {
+    prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, form, to,
+                  round_up(s.k, kDepthStep));
+  });
+}
+
 namespace {
 
 Tensor int8_pack(const Tensor& weight) {
@@ -84,27 +104,13 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   if (s.m == 0 || s.n == 0) return out;
   const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
   Epilogue e = epilogue_of(operands, activation, out_dtype, out);
-  e.w_sum = packed_sums(packed.const_data_ptr());
   e.scale_a = pointer<float>(row_scale);
   e.scale_a_stride = scale_a.has_value() && scale_a->numel() > 1;
   e.zero_a = pointer<int32_t>(row_zero);
   e.zero_a_stride = zero_point_a.has_value() && zero_point_a->numel() > 1;
   e.out_inverse_scale = 1.0f / static_cast<float>(out_scale);
   e.out_zero = static_cast<int32_t>(out_zero_point);
-  const Codes form = kernel.form_of(is_signed);
-  e.zero_shift = shift_of(form, is_signed);
-
-  const char* codes = static_cast<const char*>(a.const_data_ptr());
-  const Operand w = {packed.const_data_ptr(), n, 0, e};
-  const Product product = {kernel, &w, 1, s, form};
-  if (form == (is_signed ? Codes::s8 : Codes::u8) && s.k % kDepthStep == 0) {
-    multiply_prepared(product, codes, 0, s.m);  // a is in the kernel's form as it stands
-    return out;
-  }
-  multiply(product, [&](int64_t first, int64_t count, char* to) {
-    prepare_codes(codes + first * s.k, is_signed, s.k, count, s.k, form, to,
-                  round_up(s.k, kDepthStep));
-  });
+  multiply_codes(kernel, packed.const_data_ptr(), s, is_signed, a.const_data_ptr(), e);
   return out;
 }
 

@@ -44,7 +44,7 @@ struct CodeRows {
 enum class PoolKind : int { max = 0, average = 1 };
 
 // Positions begin, begin + step, ... of an axis.
-struct Taps {
+struct PoolTaps {
   int64_t begin, count;
 };
 
@@ -55,9 +55,9 @@ struct PoolRow {
   bool is_signed;
   PoolKind kind;
   int32_t zero;
-  Taps y;
+  PoolTaps y;
   int64_t step_y, step_x;
-  const Taps* x_taps;  // of each pixel
+  const PoolTaps* x_taps;  // of each pixel
   int64_t ow;
   // Row m is pixel m, scale_a its s; null: the greatest codes are written to `out` as they are.
   const Epilogue* epilogue;

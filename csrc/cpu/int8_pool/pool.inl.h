@@ -10,12 +10,12 @@ constexpr int kPoolPixels = 16;
 constexpr int64_t kSumTaps = 256;  // times 255 fits u16
 
 // Channel c0 of the window's first tap; a window's rows are p.step_y lines apart.
-inline const uint8_t* first_tap(const PoolRow& p, const Taps& taps, int64_t c0) {
+inline const uint8_t* first_tap(const PoolRow& p, const PoolTaps& taps, int64_t c0) {
   return p.x + p.y.begin * p.line + taps.begin * p.c + c0;
 }
 
 template <bool kSigned>
-inline Codes greatest(const PoolRow& p, const Taps& taps, int64_t c0, int n) {
+inline Codes greatest(const PoolRow& p, const PoolTaps& taps, int64_t c0, int n) {
   Codes best = set1_code(kSigned ? 0x80 : 0);
   const int64_t step = p.step_x * p.c, line = p.step_y * p.line;
   const uint8_t* row = first_tap(p, taps, c0);
@@ -28,13 +28,13 @@ inline Codes greatest(const PoolRow& p, const Taps& taps, int64_t c0, int n) {
   return best;
 }
 
-inline Codes greatest(const PoolRow& p, const Taps& taps, int64_t c0, int n) {
+inline Codes greatest(const PoolRow& p, const PoolTaps& taps, int64_t c0, int n) {
   return p.is_signed ? greatest<true>(p, taps, c0, n) : greatest<false>(p, taps, c0, n);
 }
 
 // acc[c] = sum over the window of (q - zero).
 template <bool kSigned>
-inline void sum(const PoolRow& p, const Taps& taps, int64_t c0, int n, int32_t* acc) {
+inline void sum(const PoolRow& p, const PoolTaps& taps, int64_t c0, int n, int32_t* acc) {
   const int64_t count = p.y.count * taps.count;
   const int64_t step = p.step_x * p.c, line = p.step_y * p.line;
   const int32_t start = -static_cast<int32_t>(count * (p.zero + (kSigned ? 128 : 0)));
@@ -56,7 +56,7 @@ inline void sum(const PoolRow& p, const Taps& taps, int64_t c0, int n, int32_t* 
   add_sums(sums, acc);
 }
 
-inline void window(const PoolRow& p, const Taps& taps, int64_t c0, int n, int32_t* acc) {
+inline void window(const PoolRow& p, const PoolTaps& taps, int64_t c0, int n, int32_t* acc) {
   if (p.kind == PoolKind::average) {
     return p.is_signed ? sum<true>(p, taps, c0, n, acc) : sum<false>(p, taps, c0, n, acc);
   }
@@ -79,7 +79,7 @@ inline void pool_row_impl(const PoolRow& given) {
     for (int64_t m0 = 0; m0 < p.ow; m0 += kPoolPixels) {
       const int pixels = static_cast<int>(min64(kPoolPixels, p.ow - m0));
       for (int m = 0; m < pixels; ++m) {
-        const Taps taps = p.x_taps[m0 + m];
+        const PoolTaps taps = p.x_taps[m0 + m];
         if (finish) {
           window(p, taps, c0, n, acc + m * kCodes);
         } else {

@@ -1,9 +1,8 @@
-// The ops that take codes one by one: check, bring images to NHWC, split rows over threads.
+// The ops that take codes one by one: split rows over threads.
 #include <cstring>
 
-#include "checks/int8_pool.h"
 #include "cpu/common/buffer.h"
-#include "cpu/common/nhwc.h"
+#include "cpu/int8_pool/call.h"
 
 namespace pyops::cpu {
 namespace {
@@ -13,14 +12,13 @@ constexpr int64_t kPartCodes = 1 << 12;
 
 const Int8PoolKernel& active_pool_kernel() { return best<Int8PoolKernel>(int8_pool_kernels); }
 
-CodeTerm term_of(const Tensor& t, Dtype type, double scale, int64_t zero) {
-  return {t.const_data_ptr(), type, static_cast<float>(scale), static_cast<int32_t>(zero), 0};
+CodeTerm term_of(Dtype type, double scale, int64_t zero) {
+  return {nullptr, type, static_cast<float>(scale), static_cast<int32_t>(zero), 0};
 }
 
-CodeRows rows_to(const Tensor& out, Dtype type, double scale, int64_t zero) {
+CodeRows rows_to(Dtype type, double scale, int64_t zero) {
   CodeRows rows = {};
   rows.out_type = type;
-  rows.out = out.mutable_data_ptr();
   rows.out_inverse_scale = 1.0f / static_cast<float>(scale);
   rows.out_zero = static_cast<int32_t>(zero);
   return rows;
@@ -80,67 +78,6 @@ void quantize_planes(const CodeRows& all, int64_t n, int64_t channels, int64_t p
   });
 }
 
-Tensor int8_quantize(const Tensor& x_in, double scale, int64_t zero, int64_t out_dtype) {
-  const char* op = "int8_quantize";
-  const Dtype from = checks::float_dtype(op, "x", x_in);
-  STD_TORCH_CHECK(out_dtype == 3 || out_dtype == 4, op, ": out_dtype must be 3 or 4, but is ",
-                  out_dtype);
-  const auto type = static_cast<Dtype>(out_dtype);
-  checks::code_scale(op, "scale", type, scale, "zero_point", zero);
-  const bool planes = x_in.dim() == 4 && x_in.is_contiguous() && !is_nhwc(x_in);
-  const Tensor x = planes ? x_in : arranged(x_in), out = new_arranged(sizes_of(x_in), type);
-  if (x.numel() == 0) return out;
-  CodeRows rows = rows_to(out, type, scale, zero);
-  rows.a = term_of(x, from, 1.0, 0);
-  if (planes) {
-    quantize_planes(rows, x.size(0), x.size(1), x.size(2) * x.size(3));
-  } else {
-    run_flat(rows, x.numel());
-  }
-  return out;
-}
-
-Tensor int8_dequantize(const Tensor& q_in, double scale, int64_t zero, int64_t out_dtype) {
-  const char* op = "int8_dequantize";
-  const Dtype from = checks::code_dtype(op, "q", q_in);
-  checks::code_scale(op, "scale", from, scale, "zero_point", zero);
-  checks::code(op, "out_dtype", out_dtype, 3);
-  const auto type = static_cast<Dtype>(out_dtype);
-  const Tensor q = arranged(q_in), out = new_arranged(sizes_of(q_in), type);
-  CodeRows rows = rows_to(out, type, 1.0, 0);
-  rows.a = term_of(q, from, scale, zero);
-  if (q_in.numel() != 0) run_flat(rows, q_in.numel());
-  return out;
-}
-
-Tensor int8_add(const Tensor& a_in, const Tensor& b_in, double scale_a, int64_t zero_a,
-                double scale_b, int64_t zero_b, int64_t activation, double low, double high,
-                int64_t out_dtype, double out_scale, int64_t out_zero) {
-  const char* op = "int8_add";
-  const Dtype type_a = checks::code_dtype(op, "a", a_in);
-  const Dtype type_b = checks::code_dtype(op, "b", b_in);
-  const Sizes sizes = sizes_of(a_in);
-  STD_TORCH_CHECK(sizes == sizes_of(b_in), op, ": b must have the shape of a");
-  checks::code_scale(op, "scale_a", type_a, scale_a, "zero_point_a", zero_a);
-  checks::code_scale(op, "scale_b", type_b, scale_b, "zero_point_b", zero_b);
-  STD_TORCH_CHECK(activation == 0 || activation == 1 || activation == 5, op, ": activation code ",
-                  activation, " is unknown");
-  const auto act = static_cast<Activation>(activation);
-  STD_TORCH_CHECK(act != Activation::clamp || low <= high, op, ": low must be at most high, but ",
-                  low, " > ", high);
-  const Dtype type = checks::code_output(op, out_dtype, out_scale, out_zero);
-  const Tensor a = arranged(a_in), b = arranged(b_in), out = new_arranged(sizes, type);
-  CodeRows rows = rows_to(out, type, out_scale, out_zero);
-  rows.a = term_of(a, type_a, scale_a, zero_a);
-  rows.b = term_of(b, type_b, scale_b, zero_b);
-  const bool clamp = act == Activation::clamp;
-  const float infinity = __builtin_inff();
-  rows.low = clamp ? static_cast<float>(low) : act == Activation::relu ? 0.0f : -infinity;
-  rows.high = clamp ? static_cast<float>(high) : infinity;
-  if (a_in.numel() != 0) run_flat(rows, a_in.numel());
-  return out;
-}
-
 // Where one input of a concatenation goes: `cols` elements of each of `rows` rows.
 void place(const CodeRows& all, bool copies) {
   const auto& kernel = active_pool_kernel();
@@ -158,28 +95,94 @@ void place(const CodeRows& all, bool copies) {
   });
 }
 
-Tensor int8_concat(const std::vector<Tensor>& xs, const std::vector<double>& scales,
-                   const std::vector<int64_t>& zeros, int64_t dim_in, double out_scale,
-                   int64_t out_zero, int64_t out_dtype) {
-  const char* op = "int8_concat";
+}  // namespace
+
+CodesCall CodesCall::quantize(const char* op, const Value& x, double scale, int64_t zero,
+                              int64_t out_dtype) {
+  const Dtype from = checks::float_dtype(op, "x", x.type);
+  STD_TORCH_CHECK(out_dtype == 3 || out_dtype == 4, op, ": out_dtype must be 3 or 4, but is ",
+                  out_dtype);
+  const auto type = static_cast<Dtype>(out_dtype);
+  checks::code_scale(op, "scale", type, scale, "zero_point", zero);
+  CodesCall call;
+  call.out_ = value_like(x.sizes, type);
+  call.rows_ = rows_to(type, scale, zero);
+  call.rows_.a = term_of(from, 1.0, 0);
+  return call;
+}
+
+CodesCall CodesCall::dequantize(const char* op, const Value& q, double scale, int64_t zero,
+                                int64_t out_dtype) {
+  const Dtype from = checks::code_dtype(op, "q", q.type);
+  checks::code_scale(op, "scale", from, scale, "zero_point", zero);
+  checks::code(op, "out_dtype", out_dtype, 3);
+  CodesCall call;
+  call.out_ = value_like(q.sizes, static_cast<Dtype>(out_dtype));
+  call.rows_ = rows_to(static_cast<Dtype>(out_dtype), 1.0, 0);
+  call.rows_.a = term_of(from, scale, zero);
+  return call;
+}
+
+CodesCall CodesCall::add(const char* op, const Value& a, const Value& b, const Add& how) {
+  const Dtype type_a = checks::code_dtype(op, "a", a.type);
+  const Dtype type_b = checks::code_dtype(op, "b", b.type);
+  STD_TORCH_CHECK(a.sizes == b.sizes, op, ": b must have the shape of a");
+  checks::code_scale(op, "scale_a", type_a, how.scale_a, "zero_point_a", how.zero_a);
+  checks::code_scale(op, "scale_b", type_b, how.scale_b, "zero_point_b", how.zero_b);
+  STD_TORCH_CHECK(how.activation == 0 || how.activation == 1 || how.activation == 5, op,
+                  ": activation code ", how.activation, " is unknown");
+  const auto act = static_cast<Activation>(how.activation);
+  const bool clamp = act == Activation::clamp;
+  STD_TORCH_CHECK(!clamp || how.low <= how.high, op, ": low must be at most high, but ", how.low,
+                  " > ", how.high);
+  const Dtype type = checks::code_output(op, how.out_dtype, how.out_scale, how.out_zero);
+  CodesCall call;
+  call.out_ = value_like(a.sizes, type);
+  call.rows_ = rows_to(type, how.out_scale, how.out_zero);
+  call.rows_.a = term_of(type_a, how.scale_a, how.zero_a);
+  call.rows_.b = term_of(type_b, how.scale_b, how.zero_b);
+  const float infinity = __builtin_inff();
+  call.rows_.low = clamp ? static_cast<float>(how.low) : act == Activation::relu ? 0.0f : -infinity;
+  call.rows_.high = clamp ? static_cast<float>(how.high) : infinity;
+  return call;
+}
+
+void CodesCall::run(const void* a, const void* b, void* out) const {
+  const int64_t count = out_.numel();
+  if (count == 0) return;
+  CodeRows rows = rows_;
+  rows.a.data = a;
+  rows.b.data = b;
+  rows.out = out;
+  run_flat(rows, count);
+}
+
+void CodesCall::run_planes(const void* a, void* out) const {
+  if (out_.numel() == 0) return;
+  CodeRows rows = rows_;
+  rows.a.data = a;
+  rows.out = out;
+  quantize_planes(rows, out_.size(0), out_.size(1), out_.size(2) * out_.size(3));
+}
+
+ConcatCall::ConcatCall(const char* op, const std::vector<const Value*>& xs, const double* scales,
+                       const int64_t* zeros, int64_t dim_in, double out_scale, int64_t out_zero,
+                       int64_t out_dtype) {
   STD_TORCH_CHECK(!xs.empty(), op, ": xs must hold at least 1 tensor, but is empty");
-  STD_TORCH_CHECK(scales.size() == xs.size() && zeros.size() == xs.size(), op, ": ", xs.size(),
-                  " tensors need as many scales and zero points");
   const Dtype type = checks::code_output(op, out_dtype, out_scale, out_zero);
-  const int64_t dims = xs[0].dim(), dim = dim_in < 0 ? dim_in + dims : dim_in;
+  const int64_t dims = xs[0]->dim(), dim = dim_in < 0 ? dim_in + dims : dim_in;
   STD_TORCH_CHECK(dims >= 1 && dim >= 0 && dim < dims, op, ": dim ", dim_in, " is not one of ",
                   dims);
-  Sizes sizes = sizes_of(xs[0]);
+  Sizes sizes = xs[0]->sizes;
   sizes[dim] = 0;
   for (size_t i = 0; i < xs.size(); ++i) {
-    checks::code_scale(op, "scales", checks::code_dtype(op, "xs", xs[i]), scales[i], "zero_points",
-                       zeros[i]);
-    Sizes own = sizes_of(xs[i]);
+    checks::code_scale(op, "scales", checks::code_dtype(op, "xs", xs[i]->type), scales[i],
+                       "zero_points", zeros[i]);
+    Sizes own = xs[i]->sizes;
     if (own.size() == sizes.size()) sizes[dim] += own[dim], own[dim] = sizes[dim];
     STD_TORCH_CHECK(own == sizes, op, ": xs[", i, "] must have the shape of xs[0] but for dim ",
                     dim);
   }
-  const Tensor out = new_arranged(sizes, type);
   // Elements of the output that one step of dim is, and the rows of such steps.
   int64_t inner = 1, rows_before = 1;
   const Sizes order = dims == 4 ? Sizes{0, 2, 3, 1} : Sizes{};
@@ -192,28 +195,25 @@ Tensor int8_concat(const std::vector<Tensor>& xs, const std::vector<double>& sca
   }
   int64_t at = 0;
   for (size_t i = 0; i < xs.size(); ++i) {
-    const Tensor x = arranged(xs[i]);
-    const Dtype from = checks::code_dtype(op, "xs", x);
-    CodeRows rows = rows_to(out, type, out_scale, out_zero);
-    rows.a = term_of(x, from, scales[i], zeros[i]);
-    rows.cols = rows.a.ld = xs[i].size(dim) * inner;
+    const Dtype from = checks::code_dtype(op, "xs", xs[i]->type);
+    CodeRows rows = rows_to(type, out_scale, out_zero);
+    rows.a = term_of(from, scales[i], zeros[i]);
+    rows.cols = rows.a.ld = xs[i]->size(dim) * inner;
     rows.rows = rows_before;
     rows.ld_out = sizes[dim] * inner;
-    rows.out = static_cast<char*>(rows.out) + at * dtype_bytes(type);
+    parts_.push_back({rows, at, from == type && scales[i] == out_scale && zeros[i] == out_zero});
     at += rows.cols;
-    if (rows.cols == 0 || rows.rows == 0) continue;
-    place(rows, from == type && scales[i] == out_scale && zeros[i] == out_zero);
   }
-  return out;
+  out_ = value_like(std::move(sizes), type);
 }
 
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) {
-  m.impl("int8_quantize", TORCH_BOX(&int8_quantize));
-  m.impl("int8_dequantize", TORCH_BOX(&int8_dequantize));
-  m.impl("int8_add", TORCH_BOX(&int8_add));
-  m.impl("int8_concat", TORCH_BOX(&int8_concat));
+void ConcatCall::run(size_t i, const void* x, void* out) const {
+  const Part& part = parts_[i];
+  if (part.rows.cols == 0 || part.rows.rows == 0) return;
+  CodeRows rows = part.rows;
+  rows.a.data = x;
+  rows.out = static_cast<char*>(out) + part.at * dtype_bytes(rows.out_type);
+  place(rows, part.copies);
 }
 
 }  // namespace pyops::cpu

@@ -9,7 +9,7 @@
 namespace pyops::cpu {
 
 struct Axis {
-  std::vector<Taps> taps;         // of each position of the output
+  std::vector<PoolTaps> taps;     // of each position of the output
   std::vector<int64_t> divisors;  // a window's, this axis' factor
   int64_t step;                   // from one tap to the next
 };
@@ -29,7 +29,7 @@ inline int64_t window_count(const AxisWindow& a) {
 }
 
 // Of the positions begin, begin + step, ..., `count` of them, those in [0, size).
-inline Taps inside(int64_t begin, int64_t count, int64_t step, int64_t size) {
+inline PoolTaps inside(int64_t begin, int64_t count, int64_t step, int64_t size) {
   const int64_t first = begin < 0 ? (-begin + step - 1) / step : 0;
   const int64_t end = begin >= size ? 0 : min64(count, (size - begin + step - 1) / step);
   return {begin + first * step, max64(0, end - first)};
@@ -40,7 +40,8 @@ inline Axis axis_of(const AxisWindow& a, bool count_padding) {
   for (int64_t o = 0, count = window_count(a); o < count; ++o) {
     const int64_t begin = o * a.stride - a.before;
     axis.taps.push_back(inside(begin, a.kernel, a.dilation, a.size));
-    const Taps padded = inside(begin + a.before, a.kernel, a.dilation, a.size + a.before + a.after);
+    const PoolTaps padded =
+        inside(begin + a.before, a.kernel, a.dilation, a.size + a.before + a.after);
     axis.divisors.push_back(count_padding ? padded.count : axis.taps.back().count);
   }
   return axis;

@@ -1,0 +1,85 @@
+// A program over tensors: the steps of an int8 net in one call. int8_net runs one.
+//
+// Registers 0, 1, ... are the inputs, and then what each step makes. A step is its kind, the number
+// of its integers behind these two, and the integers; it takes some of `numbers` and `tensors`,
+// which follow one another in the order of the steps:
+//
+//   0 quantize     x, zero, out_dtype                                scale
+//   1 dequantize   q, zero, out_dtype                                scale
+//   2 conv         x, residual (-1: none), activation, flags (1: bias, 2: slope), out_dtype,
+//                  out_zero, zero_x, residual_zero, OC, C / groups, KH, KW, stride (2),
+//                  padding (4), dilation (2)
+//                                              scale_x, residual_scale, low, high, out_scale
+//                                              tensors: packed, scale_w, [bias], [slope]
+//   3 linear       x, N, zero_x, activation, flags (1: bias), out_dtype, out_zero
+//                                              scale_x, out_scale
+//                                              tensors: packed, scale_w, [bias]
+//   4 add          a, b, zero_a, zero_b, activation, out_dtype, out_zero
+//                                              scale_a, scale_b, low, high, out_scale
+//   5 concat       dim, out_dtype, out_zero, then register and zero of each part
+//                                              out_scale, then the scale of each part
+//   6 pool         x, kind, kernel (2), stride (2), padding (4), dilation (2), ceil_mode,
+//                  count_include_pad, divisor, zero, out_dtype, out_zero
+//                                              scale, out_scale
+//   7 adaptive     x, kind, output size (2), zero, out_dtype, out_zero
+//                                              scale, out_scale
+//   8 clamp        x, low, high                uint8 codes
+//   9 flatten      x                           [N, ...] to [N, rest], in the order of [N, C, H, W]
+//
+// Each computes what the op of its name does, bit for bit.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "cpu/common/driver.h"
+
+namespace pyops::cpu {
+
+constexpr int64_t kStepKinds = 10;
+
+struct Register {
+  Value value;
+  int64_t bytes = 0;     // of scratch, where it is made by a step
+  Tensor given;          // an input or output; undefined where scratch holds it
+  void* data = nullptr;  // NHWC or contiguous
+  bool planes = false;   // an input of [N, C, H, W] memory, which only quantize reads
+  int last = -1;         // the step that reads it last
+};
+using Registers = std::vector<Register>;
+
+// One step, checked. It holds no pointers to registers, which get their memory later.
+class NetStep {
+ public:
+  virtual ~NetStep() = default;
+  virtual void run(const Registers& registers) const = 0;
+
+  int y = -1;  // the register that it makes
+};
+
+struct NetProgram {
+  Registers registers;
+  std::vector<std::unique_ptr<NetStep>> steps;
+  std::vector<int> outputs;
+  int inputs = 0;
+};
+
+// What a call gives.
+struct NetCall {
+  const std::vector<Tensor>&inputs, &tensors;
+  const std::vector<int64_t>& steps;
+  const std::vector<double>& numbers;
+  const std::vector<int64_t>& outputs;
+};
+
+// The whole call, checked: every register has its type and sizes, none its memory.
+NetProgram read_net(const NetCall& call);
+
+// Places of the registers that are neither inputs nor outputs in one piece of scratch: 64-byte
+// aligned, and shared by registers that are not needed at one time.
+struct Arena {
+  std::vector<int64_t> offsets;  // -1: has its memory elsewhere
+  int64_t bytes;
+};
+Arena lay_out(const NetProgram& program);
+
+}  // namespace pyops::cpu

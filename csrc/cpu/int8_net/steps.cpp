@@ -1,0 +1,327 @@
+#include "cpu/int8_net/steps.h"
+
+#include <cstring>
+
+#include "cpu/int8_conv_relu/call.h"
+#include "cpu/int8_gemm/codes.h"
+#include "cpu/int8_pool/call.h"
+
+namespace pyops::cpu {
+namespace {
+
+using Step = std::unique_ptr<NetStep>;
+
+class Codes1 final : public NetStep {
+ public:
+  Codes1(CodesCall call, int x) : call_(std::move(call)), x_(x) {}
+  void run(const Registers& r) const override {
+    if (r[x_].planes) return call_.run_planes(r[x_].data, r[y].data);
+    call_.run(r[x_].data, nullptr, r[y].data);
+  }
+
+ private:
+  CodesCall call_;
+  int x_;
+};
+
+Step read_quantize(StepReader* in, Value* made) {
+  in->expect("quantize", 3);
+  const int x = in->source(0, true);
+  CodesCall call = CodesCall::quantize("int8_quantize", in->value(x), in->number(), in->integer(1),
+                                       in->integer(2));
+  *made = call.out();
+  return std::make_unique<Codes1>(std::move(call), x);
+}
+
+Step read_dequantize(StepReader* in, Value* made) {
+  in->expect("dequantize", 3);
+  const int x = in->source(0);
+  CodesCall call = CodesCall::dequantize("int8_dequantize", in->value(x), in->number(),
+                                         in->integer(1), in->integer(2));
+  *made = call.out();
+  return std::make_unique<Codes1>(std::move(call), x);
+}
+
+class ConvStep final : public NetStep {
+ public:
+  ConvStep(Int8ConvCall call, int x, int residual)
+      : call_(std::move(call)), x_(x), residual_(residual) {}
+  void run(const Registers& r) const override {
+    call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data);
+  }
+
+ private:
+  Int8ConvCall call_;
+  int x_, residual_;
+};
+
+Step read_conv(StepReader* in, Value* made) {
+  in->expect("conv", 20);
+  const int x = in->source(0), residual = in->integer(1) == -1 ? -1 : in->source(1);
+  const int64_t flags = in->integer(3);
+  checks::code("int8_net", "flags", flags, 4);
+  const Tensor& packed = in->tensor();
+  const OptionalTensor scale_w = in->tensor(), bias = in->tensor_if(flags & 1),
+                       slope = in->tensor_if(flags & 2);
+  const double* n = in->numbers(5);  // scale_x, residual_scale, low, high, out_scale
+  const Int8ConvArguments arguments = {packed,
+                                       in->integers(8, 4),
+                                       in->integers(12, 2),
+                                       in->integers(14, 4),
+                                       in->integers(18, 2),
+                                       n[0],
+                                       in->integer(6),
+                                       scale_w,
+                                       bias,
+                                       n[1],
+                                       in->integer(7),
+                                       in->integer(2),
+                                       n[2],
+                                       n[3],
+                                       slope,
+                                       in->integer(4),
+                                       n[4],
+                                       in->integer(5)};
+  Int8ConvCall call("int8_conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
+                    arguments);
+  *made = call.out();
+  return std::make_unique<ConvStep>(std::move(call), x, residual);
+}
+
+class LinearStep final : public NetStep {
+ public:
+  LinearStep(StepReader* in, Value* made);
+  void run(const Registers& r) const override {
+    Epilogue e = epilogue_;
+    e.scale_a = &scale_x_;
+    e.zero_a = &zero_x_;
+    e.out = r[y].data;
+    multiply_codes(*kernel_, packed_, shape_, is_signed_, r[x_].data, e);
+  }
+
+ private:
+  int x_;
+  Shape shape_;
+  const Int8GemmKernel* kernel_;
+  const void* packed_;
+  bool is_signed_;
+  float scale_x_;
+  int32_t zero_x_;
+  OptionalTensor scale_w_, bias_;  // contiguous
+  Epilogue epilogue_ = {};         // lacks what run() fills in
+};
+
+LinearStep::LinearStep(StepReader* in, Value* made) {
+  const char* op = "int8_gemm";
+  in->expect("linear", 7);
+  x_ = in->source(0);
+  const Value& x = in->value(x_);
+  const int64_t n = in->integer(1), out_dtype = in->integer(5);
+  STD_TORCH_CHECK(checks::is_codes(x), op, ": a must be torch.int8 or torch.uint8");
+  const Dtype type = checks::type_of_codes(x);
+  STD_TORCH_CHECK(x.dim() >= 1, op, ": a must have at least 1 dimension, but has 0");
+  STD_TORCH_CHECK(x.dim() != 4, op, ": a must not be an image [N, C, H, W]; flatten it");
+  checks::code("int8_net", "flags", in->integer(4), 2);
+  const int64_t k = x.sizes.back();
+  shape_ = {1, n, k};
+  for (size_t d = 0; d + 1 < x.sizes.size(); ++d) shape_.m *= x.sizes[d];
+  const Tensor& packed = in->tensor();
+  const OptionalTensor scale_w = in->tensor(), bias = in->tensor_if(in->integer(4));
+  const double* numbers = in->numbers(2);
+  kernel_ = &kernel_for(op, checks::packed(op, packed, n, k), shape_.m);
+  checks::channels(op, "scale_w", scale_w, n);
+  checks::channels(op, "bias", bias, n);
+  checks::code(op, "activation", in->integer(3), kLinearActivations);
+  checks::code(op, "out_dtype", out_dtype, 6);
+  checks::scale(op, "scale_a", numbers[0]);
+  checks::zero_point(op, "zero_point_a", in->integer(2), type);
+  checks::output(op, out_dtype, in->integer(3), true, numbers[1], in->integer(6));
+  packed_ = packed.const_data_ptr();
+  is_signed_ = type == Dtype::s8;
+  scale_x_ = static_cast<float>(numbers[0]);
+  zero_x_ = static_cast<int32_t>(in->integer(2));
+  scale_w_ = dense(scale_w);
+  bias_ = dense(bias);
+  epilogue_.scale_w = pointer<float>(scale_w_);
+  epilogue_.bias = pointer<float>(bias_);
+  epilogue_.activation = static_cast<Activation>(in->integer(3));
+  epilogue_.out_type = static_cast<Dtype>(out_dtype);
+  epilogue_.ld = n;
+  epilogue_.out_inverse_scale = 1.0f / static_cast<float>(numbers[1]);
+  epilogue_.out_zero = static_cast<int32_t>(in->integer(6));
+  *made = value_like(x.sizes, epilogue_.out_type);
+  made->sizes.back() = n;
+}
+
+Step read_linear(StepReader* in, Value* made) { return std::make_unique<LinearStep>(in, made); }
+
+class AddStep final : public NetStep {
+ public:
+  AddStep(CodesCall call, int a, int b) : call_(std::move(call)), a_(a), b_(b) {}
+  void run(const Registers& r) const override { call_.run(r[a_].data, r[b_].data, r[y].data); }
+
+ private:
+  CodesCall call_;
+  int a_, b_;
+};
+
+Step read_add(StepReader* in, Value* made) {
+  in->expect("add", 7);
+  const int a = in->source(0), b = in->source(1);
+  const double* n = in->numbers(5);
+  CodesCall call = CodesCall::add("int8_add", in->value(a), in->value(b),
+                                  {n[0], in->integer(2), n[1], in->integer(3), in->integer(4), n[2],
+                                   n[3], in->integer(5), n[4], in->integer(6)});
+  *made = call.out();
+  return std::make_unique<AddStep>(std::move(call), a, b);
+}
+
+class ConcatStep final : public NetStep {
+ public:
+  ConcatStep(ConcatCall call, std::vector<int> xs) : call_(std::move(call)), xs_(std::move(xs)) {}
+  void run(const Registers& r) const override {
+    for (size_t i = 0; i < xs_.size(); ++i) call_.run(i, r[xs_[i]].data, r[y].data);
+  }
+
+ private:
+  ConcatCall call_;
+  std::vector<int> xs_;
+};
+
+Step read_concat(StepReader* in, Value* made) {
+  const int64_t parts = (in->count() - 3) / 2;
+  in->expect("concat", 3 + 2 * max64(1, parts));
+  std::vector<int> xs;
+  std::vector<const Value*> values;
+  std::vector<int64_t> zeros;
+  for (int64_t i = 0; i < parts; ++i) {
+    xs.push_back(in->source(3 + 2 * i));
+    values.push_back(&in->value(xs.back()));
+    zeros.push_back(in->integer(4 + 2 * i));
+  }
+  const double* n = in->numbers(1 + parts);
+  ConcatCall call("int8_concat", values, n + 1, zeros.data(), in->integer(0), n[0], in->integer(2),
+                  in->integer(1));
+  *made = call.out();
+  return std::make_unique<ConcatStep>(std::move(call), std::move(xs));
+}
+
+class PoolStep final : public NetStep {
+ public:
+  PoolStep(PoolCall call, int x) : call_(std::move(call)), x_(x) {}
+  void run(const Registers& r) const override { call_.run(r[x_].data, r[y].data); }
+
+ private:
+  PoolCall call_;
+  int x_;
+};
+
+Step read_pool(StepReader* in, Value* made) {
+  in->expect("pool", 18);
+  const int x = in->source(0);
+  const double* n = in->numbers(2);
+  const PoolArguments a = {in->integers(2, 2),  in->integers(4, 2),   in->integers(6, 4),
+                           in->integers(10, 2), in->integer(12) != 0, in->integer(13) != 0,
+                           in->integer(14)};
+  PoolCall call("int8_pool", in->value(x), in->integer(1), a,
+                {n[0], in->integer(15), in->integer(16), n[1], in->integer(17)});
+  *made = call.out();
+  return std::make_unique<PoolStep>(std::move(call), x);
+}
+
+Step read_adaptive(StepReader* in, Value* made) {
+  in->expect("adaptive pool", 7);
+  const int x = in->source(0);
+  const double* n = in->numbers(2);
+  PoolCall call("int8_adaptive_pool", in->value(x), in->integer(1), in->integers(2, 2),
+                {n[0], in->integer(4), in->integer(5), n[1], in->integer(6)});
+  *made = call.out();
+  return std::make_unique<PoolStep>(std::move(call), x);
+}
+
+class ClampStep final : public NetStep {
+ public:
+  ClampStep(int64_t count, int x, uint8_t low, uint8_t high)
+      : count_(count), x_(x), low_(low), high_(high) {}
+  void run(const Registers& r) const override {
+    const auto* from = static_cast<const uint8_t*>(r[x_].data);
+    auto* to = static_cast<uint8_t*>(r[y].data);
+    const uint8_t low = low_, high = high_;
+    parallel_range(count_, kSerialCodes, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const uint8_t above = from[i] < low ? low : from[i];
+        to[i] = above > high ? high : above;
+      }
+    });
+  }
+
+ private:
+  int64_t count_;
+  int x_;
+  uint8_t low_, high_;
+};
+
+Step read_clamp(StepReader* in, Value* made) {
+  in->expect("clamp", 3);
+  const int x = in->source(0);
+  const Value& value = in->value(x);
+  STD_TORCH_CHECK(value.type == ScalarType::Byte, "clamp: x must be torch.uint8");
+  for (int64_t i = 1; i <= 2; ++i) {
+    STD_TORCH_CHECK(in->integer(i) >= 0 && in->integer(i) <= 255,
+                    "clamp: low and high must be in [0, 255], but are ", in->integer(1), " and ",
+                    in->integer(2));
+  }
+  *made = value;
+  return std::make_unique<ClampStep>(value.numel(), x, static_cast<uint8_t>(in->integer(1)),
+                                     static_cast<uint8_t>(in->integer(2)));
+}
+
+// [N, H, W, C] in memory to [N, C, H, W]; a copy where these are the same.
+class FlattenStep final : public NetStep {
+ public:
+  FlattenStep(int x, int64_t images, int64_t c, int64_t pixels)
+      : x_(x), images_(images), c_(c), pixels_(pixels) {}
+  void run(const Registers& r) const override {
+    const auto* from = static_cast<const uint8_t*>(r[x_].data);
+    auto* to = static_cast<uint8_t*>(r[y].data);
+    if (c_ == 1 || pixels_ == 1) {
+      std::memcpy(to, from, static_cast<size_t>(images_ * c_ * pixels_));
+      return;
+    }
+    for (int64_t n = 0; n < images_; ++n, from += c_ * pixels_) {
+      for (int64_t c = 0; c < c_; ++c) {
+        for (int64_t p = 0; p < pixels_; ++p) *to++ = from[p * c_ + c];
+      }
+    }
+  }
+
+ private:
+  int x_;
+  int64_t images_, c_, pixels_;
+};
+
+Step read_flatten(StepReader* in, Value* made) {
+  in->expect("flatten", 1);
+  const int x = in->source(0);
+  const Value& value = in->value(x);
+  checks::code_dtype("flatten", "x", value.type);
+  STD_TORCH_CHECK(value.dim() >= 2, "flatten: x must have at least 2 dimensions, but has ",
+                  value.dim());
+  const bool image = value.dim() == 4;
+  const int64_t c = image ? value.size(1) : 1, pixels = image ? value.size(2) * value.size(3) : 1;
+  int64_t rest = 1;
+  for (int64_t d = 1; d < value.dim(); ++d) rest *= value.size(d);
+  *made = {value.type, {value.size(0), rest}};
+  return std::make_unique<FlattenStep>(x, value.size(0), image ? c : rest, pixels);
+}
+
+}  // namespace
+
+Step read_step(StepReader* in, Value* made) {
+  static constexpr Step (*kReaders[kStepKinds])(StepReader*, Value*) = {
+      read_quantize, read_dequantize, read_conv,     read_linear, read_add,
+      read_concat,   read_pool,       read_adaptive, read_clamp,  read_flatten};
+  return kReaders[in->kind()](in, made);
+}
+
+}  // namespace pyops::cpu

@@ -1,0 +1,45 @@
+// The steps of a net: each reads its integers, numbers and tensors and checks them with the checks
+// of the op that it stands for.
+#pragma once
+#include "cpu/int8_net/program.h"
+
+namespace pyops::cpu {
+
+// Where a step finds what it is given.
+class StepReader {
+ public:
+  StepReader(NetProgram* program, const NetCall& call) : program_(*program), call_(call) {}
+
+  // Begins step `number` at the integer that is next.
+  void begin();
+  bool at_end() const { return next_int_ == call_.steps.size(); }
+  // Refuses what the steps left over.
+  void finish() const;
+  int64_t kind() const { return kind_; }
+  int64_t count() const { return count_; }  // integers of the step
+  void expect(const char* name, int64_t count) const;
+
+  // Integers, from the step's first on.
+  int64_t integer(int64_t i) const { return call_.steps[first_ + i]; }
+  Ints integers(int64_t i, int64_t count) const {
+    return {&call_.steps[first_ + i], size_t(count)};
+  }
+  // The register that integer i names, read by this step.
+  int source(int64_t i, bool planes = false);
+  const Value& value(int at) const { return program_.registers[at].value; }
+  double number();
+  const double* numbers(int64_t count);
+  const Tensor& tensor();
+  OptionalTensor tensor_if(bool there) { return there ? OptionalTensor(tensor()) : std::nullopt; }
+
+ private:
+  NetProgram& program_;
+  const NetCall& call_;
+  size_t next_int_ = 0, first_ = 0, next_number_ = 0, next_tensor_ = 0;
+  int64_t kind_ = 0, count_ = 0;
+};
+
+// The step that begins, and what it makes.
+std::unique_ptr<NetStep> read_step(StepReader* reader, Value* made);
+
+}  // namespace pyops::cpu

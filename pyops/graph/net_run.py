@@ -1,0 +1,205 @@
+"""A run of int8 steps in one call: what a node of a joined graph calls (``net_join.py``).
+
+The program is fixed; weights, scales and biases are looked up in the layers at every call, with no
+more Python than it takes to see that they are those of the call before.
+
+Scale folding: a layer that makes uint8 and whose activation is none, ReLU, clamp or leaky ReLU,
+which positive factors pass through, is called with ``scale_x * scale_w / out_scale`` as its weight
+scale, ``bias / out_scale``, ``residual_scale / out_scale``, bounds over ``out_scale``, and 1 as the
+scales of input and output: the epilogue has less to multiply. The products are made in float64 and
+rounded once, so a result may differ by one code from that of the layer alone, where it lies next to
+a tie. A layer whose scale would not be a normal float32 is called as it is.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from .. import isa
+from ..nn import packed_base
+from ..ops import NetProgram
+
+_TINY, _HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that a program calls. ``numbers``: where its numbers begin in the program's.
+
+    ``slope``: which argument of the call it takes as its slope, or -1. ``folded``: its numbers with
+    the scales folded; None where that cannot be. ``ratio``: input scale / output scale.
+    """
+
+    path: str
+    numbers: int
+    bias: bool
+    slope: int
+    folded: tuple[float, ...] | None
+    ratio: float
+    out_scale: float
+
+
+def foldable(scale_w: Tensor, ratio: float) -> bool:
+    """Whether every ``scale_w * ratio`` is a normal float32."""
+    if scale_w.device.type == "meta" or scale_w.numel() == 0:
+        return False
+    low, high = (float(one) * ratio for one in torch.aminmax(scale_w))
+    return low >= _TINY and high <= _HUGE
+
+
+def fold(scale_w: Tensor, bias: Tensor | None, layer: Layer) -> list[Tensor]:
+    """Scale and bias, if there is one, with the scales folded."""
+    scale = (scale_w.double() * layer.ratio).to(torch.float32)
+    return [scale] if bias is None else [scale, (bias.double() / layer.out_scale).to(torch.float32)]
+
+
+def _folds_while_tracing(key: str, ratio: float) -> bool:
+    """Decided at trace time; by key, as ``packed_base`` does."""
+    with _disable_current_modes():
+        return foldable(packed_base.by_key(key).scale, ratio)
+
+
+_folds_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class _Bound:
+    """The tensors and numbers of one owner's layers, and what they were made of."""
+
+    def __init__(self, run: NetRun, owner: nn.Module) -> None:
+        self.run = run
+        # A graph runs only while its modules are those that it was made with (guards.py).
+        self.states = [owner.get_submodule(layer.path).__dict__ for layer in run.layers]
+        self.seen: list[tuple[Any, ...]] = [()] * len(self.states)
+        self.parts: list[list[Tensor]] = [[] for _ in self.states]
+        self.numbers = list(run.program.numbers)
+        self.tensors: list[Tensor] = []
+
+    def refresh(self) -> list[Tensor]:
+        """The tensors for a call now, without slopes."""
+        epoch, stale, i = isa.epoch(), False, 0
+        for state, seen in zip(self.states, self.seen, strict=True):
+            packed, bias = state["packed"], state["_buffers"]["bias"]
+            own = packed.__dict__
+            if (
+                not seen
+                or own["_epoch"] != epoch
+                or own["_data"] is not seen[0]
+                or own["scale"] is not seen[1]
+                or bias is not seen[2]
+                or seen[1]._version != seen[3]
+                or (bias is not None and bias._version != seen[4])
+            ):
+                self._take(i)
+                stale = True
+            i += 1
+        if stale:
+            self.tensors = [tensor for part in self.parts for tensor in part]
+        return self.tensors
+
+    def _take(self, i: int) -> None:
+        layer, state = self.run.layers[i], self.states[i]
+        packed, bias = state["packed"], state["_buffers"]["bias"]
+        data, scale = packed.get(), packed.scale
+        check_bias(layer, bias)
+        untracked = scale.is_inference() or (bias is not None and bias.is_inference())
+        versions = () if untracked else (scale._version, None if bias is None else bias._version)
+        # Inference tensors have no version: such a layer is taken anew at every call.
+        self.seen[i] = () if untracked else (data, scale, bias, *versions)
+        numbers = self.run.program.numbers
+        count = 2 if layer.folded is None else len(layer.folded)
+        own = tuple(numbers[layer.numbers : layer.numbers + count])
+        rest = [scale] if bias is None else [scale, bias]
+        if layer.folded is not None and foldable(scale, layer.ratio):
+            own = layer.folded
+            with torch.inference_mode(False), torch.no_grad():
+                rest = fold(scale.detach(), None if bias is None else bias.detach(), layer)
+        self.numbers[layer.numbers : layer.numbers + count] = own
+        self.parts[i] = [data, *rest]
+
+
+def check_bias(layer: Layer, bias: Tensor | None) -> None:
+    """Raises where a bias came or went since the program was made."""
+    if (bias is not None) != layer.bias:
+        now = "has" if bias is not None else "has no"
+        raise RuntimeError(
+            f"{layer.path} {now} bias, which the net's graph was made without knowing: change its "
+            "values, or quantize the model again"
+        )
+
+
+@dataclass(eq=False)
+class NetRun:
+    """``run(owner, *given)``: the registers that the program returns.
+
+    ``given``: the program's inputs, and then slopes. ``layers``: in the order of the program, by
+    their paths in ``owner``; what they give is remembered for each owner.
+    """
+
+    program: NetProgram
+    layers: tuple[Layer, ...]
+    name: str
+    _bound: Any = field(default_factory=weakref.WeakKeyDictionary, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.__name__ = self.name
+        self.__qualname__ = self.name
+        self.has_slopes = any(layer.slope >= 0 for layer in self.layers)
+
+    def __call__(self, owner: nn.Module, *given: Tensor) -> list[Tensor]:
+        program = self.program
+        inputs = given[: program.inputs]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+            raise RuntimeError(
+                "a quantized net has no gradient but its input requires grad: run under "
+                "torch.inference_mode() or torch.no_grad(), or detach the input"
+            )
+        if torch.compiler.is_compiling():
+            tensors, numbers = self._traced(owner, given)
+        else:
+            bound = self._bound.get(owner)
+            if bound is None:
+                bound = self._bound[owner] = _Bound(self, owner)
+            tensors, numbers = bound.refresh(), bound.numbers
+            if self.has_slopes:
+                tensors = self._with_slopes(bound.parts, given)
+        out: list[Tensor] = torch.ops.pyops.int8_net.default(
+            inputs, tensors, program.steps, numbers, program.outputs
+        )
+        return out
+
+    def _with_slopes(self, parts: list[list[Tensor]], given: tuple[Tensor, ...]) -> list[Tensor]:
+        tensors = []
+        for layer, part in zip(self.layers, parts, strict=True):
+            tensors += part
+            if layer.slope >= 0:
+                tensors.append(given[layer.slope])
+        return tensors
+
+    def _traced(
+        self, owner: nn.Module, given: tuple[Tensor, ...]
+    ) -> tuple[list[Tensor], list[float]]:
+        """The same in terms that torch.compile and torch.export can follow: nothing is kept."""
+        parts, numbers = [], list(self.program.numbers)
+        for layer in self.layers:
+            module: Any = owner.get_submodule(layer.path)
+            packed, bias = module.packed, module._buffers["bias"]
+            check_bias(layer, bias)
+            rest = [packed.scale] if bias is None else [packed.scale, bias]
+            if layer.folded is not None and _folds_while_tracing(packed._key, layer.ratio):
+                rest = fold(packed.scale, bias, layer)
+                for i, number in enumerate(layer.folded):
+                    numbers[layer.numbers + i] = number
+            parts.append([packed.get(), *rest])
+        return self._with_slopes(parts, given), numbers
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_bound"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _bound=weakref.WeakKeyDictionary())
