@@ -61,8 +61,9 @@ def fold(scale_w: Tensor, bias: Tensor | None, layer: Layer) -> list[Tensor]:
 
 def _folds_while_tracing(key: str, ratio: float) -> bool:
     """Decided at trace time; by key, as ``packed_base`` does."""
+    packed: Any = packed_base.by_key(key)
     with _disable_current_modes():
-        return foldable(packed_base.by_key(key).scale, ratio)
+        return foldable(packed.scale, ratio)
 
 
 _folds_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
