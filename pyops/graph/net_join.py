@@ -69,7 +69,7 @@ def _flattens(node: fx.Node, model: nn.Module) -> bool:
     if node.target is not torch.flatten and (node.op, node.target) != ("call_method", "flatten"):
         return False
     given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | node.kwargs
-    return given.get("start_dim", 0) == 1 and given.get("end_dim", -1) == -1
+    return bool(given.get("start_dim", 0) == 1 and given.get("end_dim", -1) == -1)
 
 
 class _Joining:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -196,7 +199,6 @@ def test_copies_have_layers_of_their_own(monkeypatch):
 
 
 def test_a_copy_is_freed(monkeypatch):
-    import weakref
 
     net, x = quantized(monkeypatch), torch.randn(2, 3, 12, 12)
     other = copy.deepcopy(net)
@@ -204,7 +206,6 @@ def test_a_copy_is_freed(monkeypatch):
         other(x)
     gone = weakref.ref(other)
     del other
-    import gc
 
     gc.collect()
     assert gone() is None
@@ -234,3 +235,18 @@ def test_single_steps_stay():
     graph.output(graph.call_function(torch.neg, (y,)))
     assert join_runs(graph, nn.Module()) == []
     assert calls.quantize in [node.target for node in graph.nodes]
+
+
+def test_threads_may_make_the_first_call_together(monkeypatch):
+    net, x = quantized(monkeypatch), torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        expected = copy.deepcopy(net)(x)
+
+    def first(one):
+        with torch.no_grad():
+            return one(x)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            one = copy.deepcopy(net)
+            assert all(same(out, expected) for out in pool.map(first, [one] * 8))
