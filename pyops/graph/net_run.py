@@ -61,29 +61,38 @@ def fold(scale_w: Tensor, bias: Tensor | None, layer: Layer) -> list[Tensor]:
 
 def _folds_while_tracing(key: str, ratio: float) -> bool:
     """Decided at trace time; by key, as ``packed_base`` does."""
+    packed: Any = packed_base.by_key(key)
     with _disable_current_modes():
-        return foldable(packed_base.by_key(key).scale, ratio)
+        return foldable(packed.scale, ratio)
 
 
 _folds_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """What a call hands over, all of one moment, and what it was made of."""
+
+    seen: list[tuple[Any, ...]]
+    parts: list[list[Tensor]]
+    numbers: list[float]
+    tensors: list[Tensor]  # without slopes
+
+
 class _Bound:
-    """The tensors and numbers of one owner's layers, and what they were made of."""
+    """The layers of one owner, and the tensors and numbers that were last taken from them."""
 
     def __init__(self, run: NetRun, owner: nn.Module) -> None:
         self.run = run
         # A graph runs only while its modules are those that it was made with (guards.py).
         self.states = [owner.get_submodule(layer.path).__dict__ for layer in run.layers]
-        self.seen: list[tuple[Any, ...]] = [()] * len(self.states)
-        self.parts: list[list[Tensor]] = [[] for _ in self.states]
-        self.numbers = list(run.program.numbers)
-        self.tensors: list[Tensor] = []
+        none = [() for _ in self.states]
+        self.last = _Taken(list(none), [[] for _ in none], list(run.program.numbers), [])
 
-    def refresh(self) -> list[Tensor]:
-        """The tensors for a call now, without slopes."""
-        epoch, stale, i = isa.epoch(), False, 0
-        for state, seen in zip(self.states, self.seen, strict=True):
+    def take(self) -> _Taken:
+        """For a call now: what was taken last, where every layer still has it."""
+        epoch, last, changed, i = isa.epoch(), self.last, [], 0
+        for state, seen in zip(self.states, last.seen, strict=True):
             packed, bias = state["packed"], state["_buffers"]["bias"]
             own = packed.__dict__
             if (
@@ -95,22 +104,28 @@ class _Bound:
                 or seen[1]._version != seen[3]
                 or (bias is not None and bias._version != seen[4])
             ):
-                self._take(i)
-                stale = True
+                changed.append(i)
             i += 1
-        if stale:
-            self.tensors = [tensor for part in self.parts for tensor in part]
-        return self.tensors
+        return self._taken_anew(last, changed) if changed else last
 
-    def _take(self, i: int) -> None:
+    def _taken_anew(self, last: _Taken, changed: list[int]) -> _Taken:
+        """Published at once, whole: other threads may be in a call."""
+        new = _Taken(list(last.seen), list(last.parts), list(last.numbers), [])
+        for i in changed:
+            self._layer(i, new)
+        new.tensors.extend(tensor for part in new.parts for tensor in part)
+        self.last = new
+        return new
+
+    def _layer(self, i: int, new: _Taken) -> None:
         layer, state = self.run.layers[i], self.states[i]
         packed, bias = state["packed"], state["_buffers"]["bias"]
         data, scale = packed.get(), packed.scale
         check_bias(layer, bias)
+        # Inference tensors have no version: such a layer is taken anew at every call.
         untracked = scale.is_inference() or (bias is not None and bias.is_inference())
         versions = () if untracked else (scale._version, None if bias is None else bias._version)
-        # Inference tensors have no version: such a layer is taken anew at every call.
-        self.seen[i] = () if untracked else (data, scale, bias, *versions)
+        new.seen[i] = () if untracked else (data, scale, bias, *versions)
         numbers = self.run.program.numbers
         count = 2 if layer.folded is None else len(layer.folded)
         own = tuple(numbers[layer.numbers : layer.numbers + count])
@@ -119,8 +134,8 @@ class _Bound:
             own = layer.folded
             with torch.inference_mode(False), torch.no_grad():
                 rest = fold(scale.detach(), None if bias is None else bias.detach(), layer)
-        self.numbers[layer.numbers : layer.numbers + count] = own
-        self.parts[i] = [data, *rest]
+        new.numbers[layer.numbers : layer.numbers + count] = own
+        new.parts[i] = [data, *rest]
 
 
 def check_bias(layer: Layer, bias: Tensor | None) -> None:
@@ -165,9 +180,10 @@ class NetRun:
             bound = self._bound.get(owner)
             if bound is None:
                 bound = self._bound[owner] = _Bound(self, owner)
-            tensors, numbers = bound.refresh(), bound.numbers
+            taken = bound.take()
+            tensors, numbers = taken.tensors, taken.numbers
             if self.has_slopes:
-                tensors = self._with_slopes(bound.parts, given)
+                tensors = self._with_slopes(taken.parts, given)
         out: list[Tensor] = torch.ops.pyops.int8_net.default(
             inputs, tensors, program.steps, numbers, program.outputs
         )

@@ -73,6 +73,7 @@ class PackedBase:
     """
 
     op: ClassVar[str]  # whose kernels read the bytes
+    packs_for: ClassVar[str] = ""  # whose kernel decides the layout, where that is another op
     n: int
     k: int
     _data: Tensor
@@ -160,13 +161,17 @@ class PackedBase:
             self.refresh()
         return self._data
 
+    def _wanted(self) -> str:
+        """The layout that the kernel running now asks for."""
+        return backends.layout(self.packs_for or self.op)
+
     def refresh(self) -> None:
         """Repacks if the choice of kernels has changed and the new one wants another layout."""
         with repack_lock, _disable_current_modes():
             epoch = isa.epoch()
             if self._epoch == epoch:
                 return
-            if self.device.type != "cpu" or self._layout == backends.layout(self.op):
+            if self.device.type != "cpu" or self._layout == self._wanted():
                 self._epoch = epoch
             else:
                 self._pack(self.parts())
@@ -204,7 +209,7 @@ class PackedBase:
         with torch.inference_mode(False), torch.no_grad():
             while True:
                 epoch = isa.epoch()
-                layout = backends.layout(self.op) if weight.device.type == "cpu" else "plain"
+                layout = self._wanted() if weight.device.type == "cpu" else "plain"
                 data = self._packed(parts)
                 if isa.epoch() == epoch:  # else the kernel changed while packing: tag unknown
                     break

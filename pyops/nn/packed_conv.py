@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .. import backends
 from ..ops import quantize_weight
 from . import packed_base
 from .packed_base import Config, PackedBase
@@ -33,6 +34,7 @@ class PackedConv(PackedBase):
     """
 
     op = "int8_conv_relu"
+    packs_for = "int8_gemm"  # multiplies all but depthwise convolutions, which have one layout
     beside = ("scale",)
 
     def __init__(self, weight: Tensor, scale: Tensor, groups: int = 1) -> None:
@@ -104,4 +106,4 @@ class PackedConv(PackedBase):
         return out
 
     def _layout_of(self, data: Tensor) -> str:
-        return self._layout
+        return backends.layout(self.op)

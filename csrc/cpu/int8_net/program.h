@@ -40,7 +40,7 @@ constexpr int64_t kStepKinds = 10;
 struct Register {
   Value value;
   int64_t bytes = 0;     // of scratch, where it is made by a step
-  Tensor given;          // an input or output; undefined where scratch holds it
+  Tensor given;          // of an input
   void* data = nullptr;  // NHWC or contiguous
   bool planes = false;   // an input of [N, C, H, W] memory, which only quantize reads
   int last = -1;         // the step that reads it last

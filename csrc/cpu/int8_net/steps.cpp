@@ -2,18 +2,14 @@
 
 #include <cstring>
 
-#include "cpu/int8_conv_relu/call.h"
-#include "cpu/int8_gemm/codes.h"
 #include "cpu/int8_pool/call.h"
 
 namespace pyops::cpu {
 namespace {
 
-using Step = std::unique_ptr<NetStep>;
-
-class Codes1 final : public NetStep {
+class EachCode final : public NetStep {
  public:
-  Codes1(CodesCall call, int x) : call_(std::move(call)), x_(x) {}
+  EachCode(CodesCall call, int x) : call_(std::move(call)), x_(x) {}
   void run(const Registers& r) const override {
     if (r[x_].planes) return call_.run_planes(r[x_].data, r[y].data);
     call_.run(r[x_].data, nullptr, r[y].data);
@@ -30,7 +26,7 @@ Step read_quantize(StepReader* in, Value* made) {
   CodesCall call = CodesCall::quantize("int8_quantize", in->value(x), in->number(), in->integer(1),
                                        in->integer(2));
   *made = call.out();
-  return std::make_unique<Codes1>(std::move(call), x);
+  return std::make_unique<EachCode>(std::move(call), x);
 }
 
 Step read_dequantize(StepReader* in, Value* made) {
@@ -39,121 +35,8 @@ Step read_dequantize(StepReader* in, Value* made) {
   CodesCall call = CodesCall::dequantize("int8_dequantize", in->value(x), in->number(),
                                          in->integer(1), in->integer(2));
   *made = call.out();
-  return std::make_unique<Codes1>(std::move(call), x);
+  return std::make_unique<EachCode>(std::move(call), x);
 }
-
-class ConvStep final : public NetStep {
- public:
-  ConvStep(Int8ConvCall call, int x, int residual)
-      : call_(std::move(call)), x_(x), residual_(residual) {}
-  void run(const Registers& r) const override {
-    call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data);
-  }
-
- private:
-  Int8ConvCall call_;
-  int x_, residual_;
-};
-
-Step read_conv(StepReader* in, Value* made) {
-  in->expect("conv", 20);
-  const int x = in->source(0), residual = in->integer(1) == -1 ? -1 : in->source(1);
-  const int64_t flags = in->integer(3);
-  checks::code("int8_net", "flags", flags, 4);
-  const Tensor& packed = in->tensor();
-  const OptionalTensor scale_w = in->tensor(), bias = in->tensor_if(flags & 1),
-                       slope = in->tensor_if(flags & 2);
-  const double* n = in->numbers(5);  // scale_x, residual_scale, low, high, out_scale
-  const Int8ConvArguments arguments = {packed,
-                                       in->integers(8, 4),
-                                       in->integers(12, 2),
-                                       in->integers(14, 4),
-                                       in->integers(18, 2),
-                                       n[0],
-                                       in->integer(6),
-                                       scale_w,
-                                       bias,
-                                       n[1],
-                                       in->integer(7),
-                                       in->integer(2),
-                                       n[2],
-                                       n[3],
-                                       slope,
-                                       in->integer(4),
-                                       n[4],
-                                       in->integer(5)};
-  Int8ConvCall call("int8_conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
-                    arguments);
-  *made = call.out();
-  return std::make_unique<ConvStep>(std::move(call), x, residual);
-}
-
-class LinearStep final : public NetStep {
- public:
-  LinearStep(StepReader* in, Value* made);
-  void run(const Registers& r) const override {
-    Epilogue e = epilogue_;
-    e.scale_a = &scale_x_;
-    e.zero_a = &zero_x_;
-    e.out = r[y].data;
-    multiply_codes(*kernel_, packed_, shape_, is_signed_, r[x_].data, e);
-  }
-
- private:
-  int x_;
-  Shape shape_;
-  const Int8GemmKernel* kernel_;
-  const void* packed_;
-  bool is_signed_;
-  float scale_x_;
-  int32_t zero_x_;
-  OptionalTensor scale_w_, bias_;  // contiguous
-  Epilogue epilogue_ = {};         // lacks what run() fills in
-};
-
-LinearStep::LinearStep(StepReader* in, Value* made) {
-  const char* op = "int8_gemm";
-  in->expect("linear", 7);
-  x_ = in->source(0);
-  const Value& x = in->value(x_);
-  const int64_t n = in->integer(1), out_dtype = in->integer(5);
-  STD_TORCH_CHECK(checks::is_codes(x), op, ": a must be torch.int8 or torch.uint8");
-  const Dtype type = checks::type_of_codes(x);
-  STD_TORCH_CHECK(x.dim() >= 1, op, ": a must have at least 1 dimension, but has 0");
-  STD_TORCH_CHECK(x.dim() != 4, op, ": a must not be an image [N, C, H, W]; flatten it");
-  checks::code("int8_net", "flags", in->integer(4), 2);
-  const int64_t k = x.sizes.back();
-  shape_ = {1, n, k};
-  for (size_t d = 0; d + 1 < x.sizes.size(); ++d) shape_.m *= x.sizes[d];
-  const Tensor& packed = in->tensor();
-  const OptionalTensor scale_w = in->tensor(), bias = in->tensor_if(in->integer(4));
-  const double* numbers = in->numbers(2);
-  kernel_ = &kernel_for(op, checks::packed(op, packed, n, k), shape_.m);
-  checks::channels(op, "scale_w", scale_w, n);
-  checks::channels(op, "bias", bias, n);
-  checks::code(op, "activation", in->integer(3), kLinearActivations);
-  checks::code(op, "out_dtype", out_dtype, 6);
-  checks::scale(op, "scale_a", numbers[0]);
-  checks::zero_point(op, "zero_point_a", in->integer(2), type);
-  checks::output(op, out_dtype, in->integer(3), true, numbers[1], in->integer(6));
-  packed_ = packed.const_data_ptr();
-  is_signed_ = type == Dtype::s8;
-  scale_x_ = static_cast<float>(numbers[0]);
-  zero_x_ = static_cast<int32_t>(in->integer(2));
-  scale_w_ = dense(scale_w);
-  bias_ = dense(bias);
-  epilogue_.scale_w = pointer<float>(scale_w_);
-  epilogue_.bias = pointer<float>(bias_);
-  epilogue_.activation = static_cast<Activation>(in->integer(3));
-  epilogue_.out_type = static_cast<Dtype>(out_dtype);
-  epilogue_.ld = n;
-  epilogue_.out_inverse_scale = 1.0f / static_cast<float>(numbers[1]);
-  epilogue_.out_zero = static_cast<int32_t>(in->integer(6));
-  *made = value_like(x.sizes, epilogue_.out_type);
-  made->sizes.back() = n;
-}
-
-Step read_linear(StepReader* in, Value* made) { return std::make_unique<LinearStep>(in, made); }
 
 class AddStep final : public NetStep {
  public:

@@ -39,7 +39,13 @@ class StepReader {
   int64_t kind_ = 0, count_ = 0;
 };
 
+using Step = std::unique_ptr<NetStep>;
+
+// Of layers.cpp; the other kinds are in steps.cpp.
+Step read_conv(StepReader* reader, Value* made);
+Step read_linear(StepReader* reader, Value* made);
+
 // The step that begins, and what it makes.
-std::unique_ptr<NetStep> read_step(StepReader* reader, Value* made);
+Step read_step(StepReader* reader, Value* made);
 
 }  // namespace pyops::cpu

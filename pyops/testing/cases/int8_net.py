@@ -12,7 +12,7 @@ from pyops import ops
 from pyops.ops import NetProgram, int8_net
 from pyops.ops import int8_net_reference as plain
 from pyops.ops.int8_conv_packing import pack_conv_plain
-from pyops.ops.packing import pack_plain
+from pyops.ops.packing import MAX_K, pack_plain
 
 At = tuple[float, int]
 Out = tuple[torch.dtype, float, int]
@@ -149,6 +149,8 @@ class _Builder:
         return self.made("conv", y, made, out)
 
     def linear(self) -> int:
+        if not any(self.case.registers[i][0].numel() <= MAX_K for i in self.codes((2, 4))):
+            return self.pool()
         case, (x, at) = self.case, self._rows()
         value, bias, n = case.registers[x], bool(self.integer(0, 1)), self.pick((1, 10, 64))
         weight = self.weight(n, value.shape[-1])
@@ -166,7 +168,8 @@ class _Builder:
 
     def _rows(self) -> tuple[int, At]:
         """Codes of 2 dimensions; images are flattened."""
-        x = self.pick(self.codes((2, 4)))
+        fits = self.codes((2, 4))
+        x = self.pick([i for i in fits if self.case.registers[i][0].numel() <= MAX_K])
         at = self.at[x]
         assert at is not None
         value = self.case.registers[x]
@@ -223,7 +226,8 @@ class _Builder:
             run = torch.ops.pyops.int8_adaptive_pool.default
             return self.made("adaptive pool", y, run(value, kind, size, *at, code, *out[1:]), out)
         window: list[Any] = [[3, 3], [2, 1], [1, 1, 1, 1], [1, 1], False, True, 0]
-        y = case.program.pool(x, at, kind, *window, out)
+        add: Any = case.program.pool
+        y = add(x, at, kind, *window, out)
         run = torch.ops.pyops.int8_pool.default
         return self.made("pool", y, run(value, kind, *window, *at, code, *out[1:]), out)
 
