@@ -156,6 +156,10 @@ def _put_layers(
             packed[key] = new.packed
             target = put(target, candidate.paths, new)
         set_record(new, Record(candidate.class_name, reason, size))
+    for module in target.modules():
+        if type(module) is nn.Linear:
+            record = Record("Linear", "fuse leaves Linears to torch", float_bytes(module))
+            set_record(module, record)
     for norm, layer in folded.items():
         before = type(target.get_submodule(norm)).__name__
         put(target, [norm], Folded(layer, before))
