@@ -155,6 +155,10 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
     tiles[i] = {tile, found, table, p.gather || broken};
   }
   const int64_t start = panel;
+  // Pixels of a 1 x 1 convolution that come from memory, where the panels stay in cache.
+  const ConvShape& s = p.input.shape;
+  const bool streams =
+      p.tiles > 2 * p.block_tiles && s.kh * s.kw * s.groups == 1 && s.stride_h * s.stride_w == 1;
   for (int64_t group = -1; panel < panel_end; ++panel) {
     const bool next_group = panel / h.panels() != group;
     group = panel / h.panels();
@@ -165,6 +169,9 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
       ConvTile& t = tiles[i].tile;
       t.w = conv_panel(p.call.packed, group, panel % h.panels());
       t.ahead = ahead + h.panel_bytes() / 64 * i / count * 64;
+      if (streams && panel == start) {
+        t.ahead = p.input.x + (t.m0 + t.pixels) * p.input.shape.c * p.input.element;
+      }
       t.cols = static_cast<int>(min64(h.nr, h.group_oc() - own));
       t.n0 = group * h.group_oc() + own;
       if (!tiles[i].gather) {

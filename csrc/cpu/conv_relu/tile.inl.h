@@ -51,8 +51,9 @@ inline void conv_sums_of(const ConvTile& t, float* sums) {
 
 inline void tile_of_vectors(const ConvTile& t) {
   alignas(64) float sums[kMr * kNr];
-  prefetch_output(*t.epilogue, t.m0, t.pixels, t.n0, t.cols);
-  prefetch_residual(*t.epilogue, t.m0, t.pixels, t.n0, t.cols);
+  // Those of the next tile: of a small K, this one's would come too late.
+  prefetch_output(*t.epilogue, t.m0 + t.pixels, t.pixels, t.n0, t.cols);
+  prefetch_residual(*t.epilogue, t.m0 + t.pixels, t.pixels, t.n0, t.cols);
   if (t.cols > kLanes) {
     conv_sums_of<kTileVecs>(t, sums);
   } else {
