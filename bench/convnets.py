@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from case import Call, Case, UnavailableError, WrongResultError, sqnr_db
+from case import Call, Case, WrongResultError, sqnr_db
 from conv_layers import layers_of
 from torch import Tensor, nn
 
@@ -89,15 +89,13 @@ class Net:
     def ours(
         self, precision: str, x: Tensor, calibration: Callable[[], tuple[tuple[Tensor, ...], ...]]
     ) -> Call:
-        """Return the call of our model.
-
-        Raises:
-            UnavailableError: for a precision in which whole models do not run on our kernels.
-        """
+        """Return the call of our model."""
         if precision == "int8":
             model = pyops.quantize(self.model, calibration=calibration())
-            return lambda: model(x)
-        raise UnavailableError(f"pyops fuses no {precision} models yet: see conv_relu")
+        else:
+            dtype = torch.bfloat16 if precision == "bf16" else None
+            model = pyops.fuse(self.model, dtype=dtype, example_inputs=(x,))
+        return lambda: model(x)
 
 
 @torch.inference_mode()

@@ -1,10 +1,11 @@
-"""int8 kernels, ops and layers that replace the float layers of a PyTorch model."""
+"""Kernels, ops and layers that replace the float layers of a PyTorch model."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from . import backends, isa, nn, ops
 from .explain import Report, explain
+from .fuse import fuse
 from .serialize import load, save
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "backends",
     "explain",
+    "fuse",
     "isa",
     "load",
     "nn",

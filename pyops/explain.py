@@ -188,7 +188,7 @@ def _running(module: PackedModule) -> tuple[str, str]:
     """(kernel, isa) of the implementation that runs now; only the CPU has compiled ones."""
     if not backends.compiled() or module.packed.device.type != "cpu":
         return "reference", "reference"
-    name = backends.kernel(module.op, module.packed.layout)
+    name = module.packed.kernel
     isa = next(row.isa for row in backends.implementations(module.op) if row.name == name)
     return name, isa
 

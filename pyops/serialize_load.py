@@ -13,6 +13,7 @@ from .graph.export_example import decode
 from .graph.net_fold import Folded
 from .graph.net_forward import set_not_traced
 from .nn.containers import disable_fast_paths
+from .nn.fused_conv2d import FusedConv2d
 from .nn.packed_base import PackedBase
 from .nn.packed_module import PackedModule
 from .nn.record import set_record
@@ -39,7 +40,7 @@ class Loader:
     def build(self, skeleton: nn.Module) -> nn.Module:
         for path, module in skeleton.named_modules():
             if isinstance(module, PackedModule):
-                raise ValueError(f"the skeleton must be the float model, but {path} is int8")
+                raise ValueError(f"the skeleton must be the float model, but {path} is converted")
         self._compare_classes(skeleton)
         self._compare_keys(skeleton)
         model = copy_model(skeleton)
@@ -231,7 +232,7 @@ class Loader:
 def _gains_bias(layer: LayerPlan) -> bool:
     """Whether a norm that is folded in, or a correction, may have given it a bias."""
     cls = replacement_name(layer.cls)
-    return cls is not None and issubclass(cls, StaticModule)
+    return cls is not None and issubclass(cls, (StaticModule, FusedConv2d))
 
 
 def _part_shapes(layer: LayerPlan, weight: Tensor) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .graph.net_float import FloatPlan
 from .graph.net_forward import NetPlan
 from .nn.record import Record
 from .nn.registry import replacement_name
@@ -153,7 +154,9 @@ def _integers(value: Any) -> list[int]:
 
 
 def _net(value: Any) -> NetPlan:
-    net = NetPlan(**value)
+    net = FloatPlan(**value) if "dtype" in value else NetPlan(**value)
+    if isinstance(net, FloatPlan) and net.dtype not in ("", *_DTYPES):
+        raise ValueError(f"a net of dtype {net.dtype!r}")
     for shape, dtype in net.inputs.values():
         if dtype not in _DTYPES or _integers(shape) != [abs(size) for size in shape]:
             raise ValueError(f"an input of a net is {shape} {dtype}")

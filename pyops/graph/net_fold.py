@@ -59,7 +59,7 @@ def fold_norms(graph: fx.Graph, model: nn.Module) -> dict[str, str]:
             or before.args[2:] != (None, NONE)
         ):
             continue
-        _scale(module, model.get_submodule(norm))
+        fold_norm(module, model.get_submodule(norm))
         node.replace_all_uses_with(before)
         graph.erase_node(node)
         folded[norm] = layer
@@ -73,7 +73,8 @@ def path_of(node: fx.Node) -> str:
     return str(reference.target)
 
 
-def _scale(layer: nn.Module, norm: Any) -> None:
+def fold_norm(layer: nn.Module, norm: Any) -> None:
+    """Gives the layer a new weight and bias, those that it has with the norm behind it."""
     weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     gain = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.weight is not None:

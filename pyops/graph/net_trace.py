@@ -134,10 +134,14 @@ def check_same(model: nn.Module, graph: fx.Graph, inputs: Sequence[Tensor], expe
         CannotTraceError: they differ by more than rounding.
     """
     found = fx.Interpreter(model, graph=graph).run(*inputs)
-    same = torch.utils._pytree.tree_leaves(found), torch.utils._pytree.tree_leaves(expected)
-    close = len(same[0]) == len(same[1]) and all(map(_close, *same))
-    if not close:
+    if not same_results(found, expected):
         raise CannotTraceError("its graph computes something else than the model")
+
+
+def same_results(found: Any, expected: Any) -> bool:
+    """Whether two results of a model differ by no more than rounding."""
+    leaves = torch.utils._pytree.tree_leaves(found), torch.utils._pytree.tree_leaves(expected)
+    return len(leaves[0]) == len(leaves[1]) and all(map(_close, *leaves))
 
 
 def _close(found: Any, expected: Any) -> bool:

@@ -148,6 +148,11 @@ class PackedBase:
         return "meta" if self.device.type == "meta" else self._layout_of(self.get())
 
     @property
+    def kernel(self) -> str:
+        """The implementation that runs now on this weight, if it is on the CPU."""
+        return backends.kernel(self.op, self.layout)
+
+    @property
     def nbytes(self) -> int:
         """Bytes held: the packed weight and what is beside it."""
         held = [self._data, *(getattr(self, name) for name in self.beside)]
@@ -234,8 +239,7 @@ class PackedBase:
         if int(protocol) < 4 or self.device.type == "meta":
             return _from_parts, (type(self), parts, self.k, config)
         raw = {
-            name: (part.cpu().numpy().tobytes(), part.dtype, list(part.shape))
-            for name, part in parts.items()
+            name: (_bytes_of(part), part.dtype, list(part.shape)) for name, part in parts.items()
         }
         return _from_bytes, (type(self), raw, str(self.device), self.k, config)
 
@@ -263,6 +267,11 @@ def _from_bytes(
         part = torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape) if data else empty
         parts[name] = part.to(device)
     return cls.from_parts(parts, k, config)
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    """NumPy has no bfloat16."""
+    return tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def keep_dtype(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class PackedModule(nn.Module):
     weight_class: ClassVar[type[PackedBase]]
     max_in_features: ClassVar[int | None] = None
     options: ClassVar[tuple[str, ...]] = ()  # keywords of from_float, from those of quantize
+    workflow: ClassVar[str] = "quantize"  # what makes such layers
     packed: PackedBase
     bias: Tensor | None
 
@@ -93,17 +94,21 @@ class PackedModule(nn.Module):
         if self.training:
             raise RuntimeError(
                 f"{type(self).__name__} is for inference but it is in train mode: "
-                "call model.eval(), or train the float model and quantize it afterwards"
+                f"call model.eval(), or train the float model and {self.workflow} it afterwards"
             )
+        self.refuse_grad(x)
+        device = x.device.type
+        if device != "meta" and torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return x.dtype
+
+    def refuse_grad(self, x: Tensor) -> None:
+        """Raises RuntimeError on an input that would need a gradient."""
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 f"{type(self).__name__} has no gradient but its input requires grad: run under "
                 "torch.inference_mode() or torch.no_grad(), or detach the input"
             )
-        device = x.device.type
-        if device != "meta" and torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device)
-        return x.dtype
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.packed.apply_(fn)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .packed_module import PackedModule
 
 STATIC = "static"  # what calibration leads to; no value of ``weights``
+FUSED = "fused"  # what fuse leads to; none either
 _DIMS = {"torch.nn.modules.conv.Conv1d": 3, "torch.nn.modules.conv.Conv2d": 4}
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -42,7 +43,9 @@ def replaces(
 
 def schemes() -> tuple[str | None, ...]:
     """The values of ``weights`` that there are layers for."""
-    return None, *sorted(weights for weights in _replacements if weights not in (None, STATIC))
+    return None, *sorted(
+        weights for weights in _replacements if weights not in (None, STATIC, FUSED)
+    )
 
 
 def layers(weights: str | None) -> tuple[type[PackedModule], ...]:

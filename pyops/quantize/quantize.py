@@ -107,7 +107,7 @@ def quantize(
             ``calibration`` is empty, or leads to NaN or Inf in a layer (which is named).
     """
     scheme = make_scheme(weights, group_size, symmetric)
-    _check_model(model, inplace)
+    check_model(model, inplace, "quantize")
     if calibration is not None:
         options = (weights, dtype, example_inputs, never_slower)
         _check_static(options, observer)
@@ -174,20 +174,26 @@ def _example(
     return arguments if dtype is None else tree_map(convert, arguments)
 
 
-def _check_model(model: nn.Module, inplace: bool) -> None:
+def check_model(model: nn.Module, inplace: bool, workflow: str) -> None:
+    """Whether a workflow can convert such a model.
+
+    Raises:
+        TypeError: not an ``nn.Module``; a scripted, compiled or wrapped one.
+        ValueError: ``inplace`` and the model itself would become another object.
+    """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"quantize takes an nn.Module, but got {type(model).__name__}")
+        raise TypeError(f"{workflow} takes an nn.Module, but got {type(model).__name__}")
     for name, module in model.named_modules():
         what = f"{name or 'the model'} ({type(module).__name__})"
         if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(f"{what} is a ScriptModule: quantize the Python model it came from")
+            raise TypeError(f"{what} is a ScriptModule: {workflow} the Python model it came from")
         if (
             type(module).__name__ == "OptimizedModule"
             or getattr(module, "_compiled_call_impl", None) is not None
         ):
-            raise TypeError(f"{what} is compiled already: quantize first, then torch.compile")
+            raise TypeError(f"{what} is compiled already: {workflow} first, then torch.compile")
         if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            raise TypeError(f"{what} is a wrapper: quantize its .module")
+            raise TypeError(f"{what} is a wrapper: {workflow} its .module")
     if inplace and replacements(model):
         raise ValueError(
             f"inplace=True cannot turn the {type(model).__name__} itself into another object: "

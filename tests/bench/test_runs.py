@@ -48,11 +48,8 @@ def test_model_runs_or_says_what_to_install(model: str, run_bench: Run, tmp_path
         pytest.skip(result.stderr.strip())
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())["rows"]
-    # Whole convnets run in int8 alone.
-    missing = [row for row in rows if row["reason"].startswith("pyops fuses no ")]
-    assert all(" int8 " not in row["case"] for row in missing)
-    assert all(row["median_us"] > 0 for row in rows if row not in missing)
-    assert len(missing) < len(rows)
+    assert rows
+    assert all(row["median_us"] > 0 for row in rows)
 
 
 def test_layers_are_timed_in_float_too(run_bench: Run, tmp_path: Path) -> None:

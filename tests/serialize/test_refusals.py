@@ -77,7 +77,7 @@ WRONG_SKELETONS = {
     ),
     "converted": (
         lambda s: pyops.quantize(s),
-        "the skeleton must be the float model, but first is int8",
+        "the skeleton must be the float model, but first is converted",
     ),
 }
 

@@ -1,6 +1,16 @@
 // The epilogue of epilogue.h over a tile of float sums in cache, from `v * scale_w` on: there are
 // no zero points and no scale_a. Include after epilogue.inl.h.
 
+// The lines of the residual that a tile will read.
+inline void prefetch_residual(const Epilogue& e, int64_t m0, int rows, int64_t n0, int cols) {
+  if (!e.residual) return;
+  const int64_t size = dtype_bytes(e.residual_type);
+  const char* row = static_cast<const char*>(e.residual) + (m0 * e.ld + n0) * size;
+  for (int r = 0; r < rows; ++r, row += e.ld * size) {
+    for (int64_t i = 0; i < cols * size; i += 64) __builtin_prefetch(row + i);
+  }
+}
+
 // kVecs vectors of columns over all rows; the last one has `lanes` lanes. Their per-column operands
 // stay in registers.
 template <Activation kActivation, Dtype kOut, int kVecs>

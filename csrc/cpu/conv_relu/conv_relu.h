@@ -40,6 +40,7 @@ struct ConvTile {
   int64_t step;
   int64_t m0, n0;  // the first pixel and output channel
   const Epilogue* epilogue;
+  const char* ahead;  // this tile's share of the panel that comes next, for kernels that prefetch
 };
 
 // out[r][0 .. ld) = the segments of pixel r one after another, zeros behind them.

@@ -149,18 +149,29 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
     const int pixels = static_cast<int>(p.first_pixel(first + i + 1) - m0);
     const void** table = reinterpret_cast<const void**>(scratch + i * p.table_bytes);
     const ConvRows found = fill_rows(p.input, m0, pixels, table);
-    const ConvTile tile = {table, found.segments, found.depth, 0, p.call.type,     nullptr, pixels,
-                           0,     found.step,     m0,          0, &p.call.epilogue};
+    const ConvTile tile = {table, found.segments, found.depth, 0, p.call.type,      nullptr, pixels,
+                           0,     found.step,     m0,          0, &p.call.epilogue, nullptr};
     const bool broken = found.depth % h.kr != 0 || (p.call.kernel.strips() && found.step == 0);
     tiles[i] = {tile, found, table, p.gather || broken};
   }
+  const int64_t start = panel;
+  // Pixels of a 1 x 1 convolution that come from memory, where the panels stay in cache.
+  const ConvShape& s = p.input.shape;
+  const bool streams =
+      p.tiles > 2 * p.block_tiles && s.kh * s.kw * s.groups == 1 && s.stride_h * s.stride_w == 1;
   for (int64_t group = -1; panel < panel_end; ++panel) {
     const bool next_group = panel / h.panels() != group;
     group = panel / h.panels();
     const int64_t own = panel % h.panels() * h.nr;
+    const int64_t next = panel + 1 < panel_end ? panel + 1 : start;
+    const char* ahead = conv_panel(p.call.packed, next / h.panels(), next % h.panels());
     for (int i = 0; i < count; ++i) {
       ConvTile& t = tiles[i].tile;
       t.w = conv_panel(p.call.packed, group, panel % h.panels());
+      t.ahead = ahead + h.panel_bytes() / 64 * i / count * 64;
+      if (streams && panel == start) {
+        t.ahead = p.input.x + (t.m0 + t.pixels) * p.input.shape.c * p.input.element;
+      }
       t.cols = static_cast<int>(min64(h.nr, h.group_oc() - own));
       t.n0 = group * h.group_oc() + own;
       if (!tiles[i].gather) {
@@ -181,7 +192,7 @@ inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, char* 
     const ConvRows found = fill_rows(p.input, m0, pixels, table);
     p.call.kernel.depthwise(
         {table, found.segments, 1, 0, p.call.type, conv_panel(p.call.packed, 0, 0), pixels,
-         static_cast<int>(p.input.shape.oc), found.step, m0, 0, &p.call.epilogue});
+         static_cast<int>(p.input.shape.oc), found.step, m0, 0, &p.call.epilogue, nullptr});
   }
 }
 

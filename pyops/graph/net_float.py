@@ -1,0 +1,110 @@
+"""A float net as one graph: its convolutions run with residual and activation in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..nn.fused_conv2d import FusedConv2d
+from . import net_calls as calls
+from . import net_steps as steps
+from .net_fold import path_of
+from .net_forward import NetForward, NetPlan
+from .net_trace import drop_unread
+
+
+def conv(
+    layer: FusedConv2d,
+    x: Tensor,
+    residual: Tensor | None,
+    act: tuple[int, float, float],
+    slope: Tensor | None,
+) -> Tensor:
+    """``act(layer(x) + residual)``.
+
+    Raises:
+        RuntimeError: a tensor would need a gradient.
+    """
+    layer.refuse_grad(x)
+    if residual is not None:
+        layer.refuse_grad(residual)
+    return layer.run(x, residual, act, None if slope is None else slope.float())
+
+
+def lower(graph: fx.Graph, model: nn.Module) -> None:
+    """Exchanges layer steps for calls of ``conv``, in place; ``model`` holds the fused layers."""
+    for node in list(graph.nodes):
+        if node.target is not steps.layer:
+            continue
+        reference, x, residual, act = node.args
+        with graph.inserting_before(node):
+            slope = act[3]
+            if slope is not None and not isinstance(slope, fx.Node):
+                slope = graph.call_function(calls.constant, (slope,))
+            new = graph.call_function(conv, (reference, x, residual, calls.act_of(act), slope))
+        node.replace_all_uses_with(new)
+        graph.erase_node(node)
+    drop_unread(graph)
+    graph.lint()
+
+
+@dataclass(frozen=True)
+class FloatPlan(NetPlan):
+    """``dtype``: what the net was converted to, by its name in torch; "" where it was not."""
+
+    dtype: str = ""
+
+
+class FloatForward(NetForward):
+    """The graph of a float net. One that was converted to another dtype casts its float inputs to
+    it, once, and returns its results in the dtype of the first of them.
+    """
+
+    plan: FloatPlan
+    first: FusedConv2d  # has the dtype that the net has now
+
+    @classmethod
+    def put_float(
+        cls,
+        owner: nn.Module,
+        graph: fx.Graph,
+        tensors: tuple[str, ...],
+        notes: dict[str, list[str]],
+        plan: FloatPlan,
+    ) -> None:
+        """Makes ``owner`` run a graph of layer steps, whose layers it holds already."""
+        paths = [path_of(node) for node in graph.nodes if node.target is steps.layer]
+        lower(graph, owner)
+        cls.put(owner, graph, tensors, notes, plan)
+        first: Any = owner.get_submodule(paths[0])
+        owner.__dict__["forward"].first = first
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.plan.dtype:
+            return super().__call__(*args, **kwargs)
+        floats = [x for x in tree_leaves((args, kwargs)) if _is_float(x)]
+        if not floats:
+            return super().__call__(*args, **kwargs)
+        inside, outside = self.first.packed.dtype, floats[0].dtype
+        args, kwargs = tree_map(lambda x: _cast(x, inside), (args, kwargs))
+        return tree_map(lambda x: _cast(x, outside), super().__call__(*args, **kwargs))
+
+    def describe(self) -> str:
+        """For ``explain``."""
+        text = f"{self.cls.__name__} runs as one graph, convolutions with what follows them"
+        if not self.plan.dtype:
+            return text
+        dtype = str(self.first.packed.dtype).removeprefix("torch.")
+        return f"{text}, in {dtype} with float32 sums: casts its inputs, returns their dtype"
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if _is_float(value) else value

@@ -1,0 +1,139 @@
+"""FusedConv2d and FusedConv1d: float convolutions that take a residual and an activation along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .int8_conv2d import padding_of
+from .packed_base import Config, PackedBase
+from .packed_float_conv import PackedFloatConv
+from .packed_module import PackedModule
+from .registry import FUSED, replaces
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+NO_ACTIVATION = (0, 0.0, 0.0)
+
+
+@replaces(nn.Conv2d, weights=FUSED)
+class FusedConv2d(PackedModule):
+    """Float convolution for inference: x [N, C, H, W] -> [N, OC, OH, OW], channels_last.
+
+    The weight is float32 or bfloat16 and x of the same dtype; sums and bias are float32
+    (``pyops.ops.conv_relu``). ``state_dict`` holds the weight as [OC, C / groups, KH, KW]. Casts
+    to float32 or bfloat16 cast the weight. Raises RuntimeError in train mode and on an input that
+    requires grad, TypeError on an input of another dtype. Under autocast, x is cast to the
+    weight's dtype and the result to autocast's.
+    """
+
+    weights = "fused float"
+    workflow = "fuse"
+    weight_class = PackedFloatConv
+    packed: PackedFloatConv
+    rank = 2
+
+    def __init__(
+        self, packed: PackedBase, bias: Tensor | None = None, *, like: Any, **rest: Any
+    ) -> None:
+        """``like``: the ``nn.Conv2d`` whose stride, padding and dilation it has."""
+        super().__init__(packed, bias, **rest)
+        flat = self.rank == 1
+        self.groups = int(like.groups)
+        self.kernel_size, self.stride, self.dilation = (
+            [1] * flat + list(value) for value in (like.kernel_size, like.stride, like.dilation)
+        )
+        self.padding = [0, 0] * flat + padding_of(like)
+
+    @classmethod
+    def from_float(
+        cls,
+        layer: nn.Module,
+        packed: PackedBase | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> Self:
+        """Converts a float layer; ``dtype``: of the new weight, by default that of the layer's."""
+        weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+        if packed is None:
+            image = weight.unsqueeze(2) if cls.rank == 1 else weight
+            groups: Any = layer.groups
+            packed = PackedFloatConv(image if dtype is None else image.to(dtype), groups)
+        bias: Any = layer.bias
+        return cls(packed, bias, like=layer, dtype=dtype or weight.dtype, **options)
+
+    @classmethod
+    def rebuild(
+        cls, like: nn.Module, packed: PackedBase, bias: Tensor | None, **options: Any
+    ) -> Self:
+        """See ``PackedModule``."""
+        options.pop("transposed", None)
+        return cls(packed, bias, like=like, **options)
+
+    @classmethod
+    def part_shapes(
+        cls, shape: Sequence[int], transposed: bool, config: Config
+    ) -> dict[str, list[int]]:
+        """See ``PackedModule``; the weight is stored with 4 dimensions."""
+        cls.weight_class.shapes(0, 0, config)
+        return {"weight": [*shape[:2], *[1] * (4 - len(shape)), *shape[2:]]}
+
+    @property
+    def weight(self) -> Tensor:
+        """A plain copy, for code that only reads it."""
+        weight = self.packed.dequantize(self.dtype)
+        return weight.squeeze(2) if self.rank == 1 else weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer by itself."""
+        dtype, own = self.output_dtype(input), self.packed.dtype
+        if input.dtype == dtype == own:
+            return self.run(input)
+        if not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(
+                f"{type(self).__name__} has a weight of {own}, so its input must be of that dtype, "
+                f"but is {input.dtype}"
+            )
+        return self.run(input.to(own)).to(dtype)
+
+    def run(
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        act: tuple[int, float, float] = NO_ACTIVATION,
+        slope: Tensor | None = None,
+    ) -> Tensor:
+        """``act(conv(x) + residual)``; ``act``: code, low and high of ``pyops.ops.conv_relu``."""
+        if self.rank == 1:
+            x = x.unsqueeze(2)
+            residual = None if residual is None else residual.unsqueeze(2)
+        y: Tensor = torch.ops.pyops.conv_relu.default(
+            x,
+            self.packed.get(),
+            self.packed.shape,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self._buffers["bias"],
+            residual,
+            *act,
+            slope,
+        )
+        return y.squeeze(2) if self.rank == 1 else y
+
+    def extra_repr(self) -> str:
+        shape = self.packed.shape
+        bias = self.bias is not None
+        text = f"{shape[1] * self.groups}, {shape[0]}, kernel_size={self.kernel_size}"
+        return f"{text}, stride={self.stride}, groups={self.groups}, bias={bias}"
+
+
+@replaces(nn.Conv1d, weights=FUSED)
+class FusedConv1d(FusedConv2d):
+    """The same on x [N, C, L], as an image of height 1."""
+
+    rank = 1

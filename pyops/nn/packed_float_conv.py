@@ -1,0 +1,116 @@
+"""Float weights of convolutions, held once, in the layout that the active kernel wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..ops.conv_relu import kernel_of
+from ..ops.conv_relu_checks import DTYPES
+from ..ops.conv_relu_packing import WEIGHT_DTYPES, read_header
+from . import packed_base
+from .packed_base import Config, PackedBase
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class PackedFloatConv(PackedBase):
+    """Float weight [OC, C / groups, KH, KW], packed for ``pyops.ops.conv_relu``.
+
+    See ``PackedBase`` for what becomes of it in copies, pickles and moves. A cast to float32 or
+    bfloat16 casts it; a cast to any other dtype leaves it. ``n`` is OC and ``k`` the number of
+    products in one sum.
+
+    Args:
+        weight: float32 or bfloat16.
+        groups: as in ``torch.nn.Conv2d``.
+
+    Raises:
+        ValueError: on another dtype or number of dimensions.
+    """
+
+    op = "conv_relu"
+
+    def __init__(self, weight: Tensor, groups: int = 1) -> None:
+        self.groups = groups
+        self.assign(weight)
+
+    @classmethod
+    def from_float(cls, weight: Tensor, **options: Any) -> Self:
+        """Packs a weight of 4 dimensions; ``groups`` as in ``torch.nn.Conv2d``."""
+        return cls(weight, **options)
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Tensor], k: int, config: Config) -> Self:
+        return cls(parts["weight"], **config)
+
+    @classmethod
+    def shapes(cls, n: int, k: int, config: Config) -> dict[str, list[int]]:
+        """See ``PackedBase``; the weight's own shape is that of the float layer."""
+        if set(config) != {"groups"} or type(config["groups"]) is not int or config["groups"] < 1:
+            raise ValueError(f"{cls.__name__} takes groups alone, but {dict(config)} given")
+        return {"weight": [n, k]}
+
+    def own_shapes(self) -> dict[str, list[int]]:
+        return {"weight": self.shape}
+
+    def config(self) -> dict[str, Any]:
+        return {"groups": self.groups}
+
+    def parts(self) -> dict[str, Tensor]:
+        return {"weight": self.unpack()}
+
+    @property
+    def kernel(self) -> str:
+        """See ``PackedBase``: float32 does not run on kernels with bfloat16 products."""
+        return kernel_of(self.dtype)
+
+    def unpack(self) -> Tensor:
+        """The plain weight, a new tensor."""
+        if self.device.type == "meta":
+            return torch.empty(self.shape, dtype=self.dtype, device="meta")
+        out: Tensor = torch.ops.pyops.conv_relu_unpack.default(
+            self._data, self.shape, WEIGHT_DTYPES.index(self.dtype)
+        )
+        return out
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        return self.unpack().to(dtype)
+
+    def assign(self, weight: Tensor) -> None:
+        """Replaces the weight; every layer that shares this object sees the new one."""
+        if weight.dtype not in DTYPES or weight.dim() != 4:
+            raise ValueError(
+                f"{type(self).__name__}: weight is {weight.dtype} {list(weight.shape)}, expected "
+                "float32 or bfloat16 [OC, C / groups, KH, KW]"
+            )
+        with packed_base.repack_lock:
+            self.shape = list(weight.shape)
+            self.dtype = weight.dtype
+            self.n = weight.shape[0]
+            self.k = weight[0].numel() if self.n else 0
+            self._pack({"weight": weight.detach()})
+
+    def assign_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """As ``assign``, in the dtype that it has."""
+        weight = parts["weight"]
+        self.assign(weight.to(self.dtype) if weight.is_floating_point() else weight)
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """See ``PackedBase``; a cast to a dtype that there are kernels for casts the weight."""
+        dtype = fn(torch.empty(0, dtype=self.dtype, device=self.device)).dtype
+        super().apply_(fn)
+        if dtype != self.dtype and dtype in DTYPES:
+            self.assign(self.unpack().to(dtype))
+
+    def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
+        weight = parts["weight"].contiguous()
+        out: Tensor = torch.ops.pyops.conv_relu_pack.default(weight, self.groups)
+        return out
+
+    def _layout_of(self, data: Tensor) -> str:
+        return read_header(data).layout
