@@ -73,4 +73,5 @@ class _Correcting(Steps):
         error = _mean(y, n.target is calls.linear) - wanted
         old = layer._buffers["bias"]
         bias = -error if old is None else old.double() - error
-        layer._buffers["bias"] = bias.to(torch.float32)
+        with torch.inference_mode(False):  # a layer's own tensors count their versions
+            layer._buffers["bias"] = bias.to(torch.float32)
