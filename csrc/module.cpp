@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/int8_net/prepared.h"
 #include "cpu/isa.h"
 
 namespace py = pybind11;
@@ -132,4 +133,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("force_kernel", &force_kernel);
   m.def("threads_seen", &threads_seen);
   m.def("compiler", &compiler);
+  m.def("forget_prepared_net", &pyops::cpu::forget_prepared_net);
 }

@@ -101,6 +101,12 @@ def layout(op: str) -> str:
     return next(row.layout for row in implementations(op) if row.name == name)
 
 
+def forget_prepared_net(number: int) -> None:
+    """Free what the kernels hold of a ``pyops.ops.PreparedNet``."""
+    if _C is not None:
+        _C.forget_prepared_net(number)
+
+
 @contextmanager
 def force(op: str, name: str) -> Iterator[None]:
     """Run implementation ``name`` of ``op``, in the whole process, until the block ends.

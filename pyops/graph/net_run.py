@@ -14,7 +14,7 @@ a tie. A layer whose scale would not be a normal float32 is called as it is.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import isa
 from ..nn import packed_base
-from ..ops import NetProgram
+from ..ops import NetProgram, PreparedNet
 
 _TINY, _HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 
@@ -77,6 +77,7 @@ class _Taken:
     parts: list[list[Tensor]]
     numbers: list[float]
     tensors: list[Tensor]  # without slopes
+    net: PreparedNet | None = None  # of all this, where it will be there at the next call
 
 
 class _Bound:
@@ -114,6 +115,9 @@ class _Bound:
         for i in changed:
             self._layer(i, new)
         new.tensors.extend(tensor for part in new.parts for tensor in part)
+        kept = all(new.seen) and not self.run.has_slopes
+        if kept and all(tensor.device.type == "cpu" for tensor in new.tensors):
+            new = replace(new, net=PreparedNet(self.run.program, new.tensors, new.numbers))
         self.last = new
         return new
 
@@ -181,6 +185,8 @@ class NetRun:
             if bound is None:
                 bound = self._bound[owner] = _Bound(self, owner)
             taken = bound.take()
+            if taken.net is not None:
+                return taken.net(inputs)
             tensors, numbers = taken.tensors, taken.numbers
             if self.has_slopes:
                 tensors = self._with_slopes(taken.parts, given)

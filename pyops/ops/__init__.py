@@ -8,6 +8,7 @@ from .int8_gemm import int8_gemm, int8_pack, int8_unpack, quantize_rows, quantiz
 from .int8_gemm_linear import int8_linear
 from .int8_gemm_rows import RowProgram, int8_rows
 from .int8_net import NetProgram, int8_net
+from .int8_net_prepared import PreparedNet
 from .int8_pool import int8_adaptive_pool, int8_pool
 from .int8_pool_codes import int8_add, int8_concat, int8_dequantize, int8_quantize
 from .weight_only import int4_linear, int8_weight_linear
@@ -23,6 +24,7 @@ __all__ = [
     "ACTIVATIONS",
     "CONV_ACTIVATIONS",
     "NetProgram",
+    "PreparedNet",
     "RowProgram",
     "attention",
     "attention_rows",

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cpu/common/direct_codes.h"
 #include "cpu/int8_conv_relu/depthwise.h"
 #include "guarded.h"
 #include "run_kernels.h"
@@ -153,6 +154,11 @@ void one_case(const Int8ConvReluKernel& kernel) {
   p.e.bias = coin() && !sums ? bias.get() : nullptr;
   p.e.residual = uniform(0, 3) == 0 && !sums ? residual.get() : nullptr;
   p.e.out = out.get();
+  if (uniform(0, 2) == 0) {  // with the scales folded
+    scale_a[0] = p.e.out_inverse_scale = 1.0f;
+    for (int64_t i = 0; i < s.c; ++i) scale_w[i] *= 4.0f, bias[i] *= 50.0f;
+  }
+  find_direct_codes(&p.e, s.c, 255.0 * 128.0 * static_cast<double>(s.kh * s.kw));
   const DepthwiseCall call(kernel, s, x.get(), p.x_signed, p.zero, body.get(), p.e, uniform(1, 5));
   for (int64_t i = 0; i < call.parts(); ++i) {
     const Guarded<char> scratch(call.scratch_bytes(), 64);

@@ -28,12 +28,12 @@ void run(int threads, int come, const F& f) {
   Team team(threads);
   std::vector<std::thread> others;
   for (int i = 1; i < come; ++i) {
-    others.emplace_back([&team, i, late = i > 1 && i + 1 == come] {
+    others.emplace_back([&team, late = i > 1 && i + 1 == come] {
       if (late) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      team.follow(i);
+      team.follow();
     });
   }
-  team.lead([&] { f(team); });
+  team.lead(come == 1, [&] { f(team); });
   expect(Team::current() == nullptr, "no team is left");
   for (std::thread& other : others) other.join();
 }

@@ -36,20 +36,20 @@ void parallel_range(int64_t count, int64_t grain, const F& f) {
 // f(), whose loops one team of torch's threads shares.
 template <class F>
 void run_as_team(const F& f) {
-  const int64_t threads = num_threads();
+  const int64_t threads = min64(num_threads(), Team::kMostThreads);
   if (threads == 1 || Team::current()) return f();
   Team team(threads);
   std::exception_ptr error;
   const auto caller = std::this_thread::get_id();
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t) {
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     if (begin == 0) {
       try {
-        team.lead(f);
+        team.lead(end == threads, f);
       } catch (...) {  // may not leave a loop of libtorch
         error = std::current_exception();
       }
     } else if (std::this_thread::get_id() != caller) {  // who might still have to lead
-      team.follow(begin);
+      team.follow();
     }
   });
   if (error) std::rethrow_exception(error);

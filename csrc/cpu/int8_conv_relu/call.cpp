@@ -1,6 +1,7 @@
 #include "cpu/int8_conv_relu/call.h"
 
 #include "cpu/common/buffer.h"
+#include "cpu/common/direct_codes.h"
 #include "cpu/int8_conv_relu/dense.h"
 #include "cpu/int8_conv_relu/depthwise.h"
 #include "cpu/int8_gemm/operands.h"
@@ -67,6 +68,9 @@ Int8ConvCall::Int8ConvCall(const char* op, const Value& x, const Value* residual
   e.ld = shape_.oc;
   e.out_inverse_scale = 1.0f / static_cast<float>(a.out_scale);
   e.out_zero = static_cast<int32_t>(a.out_zero_point);
+  e.scale_a = &scale_x_;
+  e.residual = residual;  // whether there is one
+  find_direct_codes(&e, shape_.oc, 255.0 * 128.0 * static_cast<double>(header.depth()));
 }
 
 Value Int8ConvCall::out() const {

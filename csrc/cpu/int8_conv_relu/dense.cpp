@@ -3,7 +3,6 @@
 #include <cstring>
 #include <vector>
 
-#include "cpu/common/direct_codes.h"
 #include "cpu/int8_conv_relu/pack.h"
 #include "cpu/int8_conv_relu/strip.h"
 #include "cpu/int8_gemm/operands.h"
@@ -248,10 +247,7 @@ void DenseConv::multiply_block(int64_t group, const uint8_t* a, int64_t lda, con
 
 void dense_conv(const ConvShape& shape, const ConvInput& input, const void* packed,
                 const Epilogue& epilogue) {
-  Epilogue e = epilogue;
-  const Int8ConvHeader& header = int8_conv_header(packed);
-  find_direct_codes(&e, header.oc, 255.0 * 128.0 * static_cast<double>(header.depth()));
-  DenseConv(shape, input, packed, e).run();
+  DenseConv(shape, input, packed, epilogue).run();
 }
 
 }  // namespace pyops::cpu

@@ -17,7 +17,7 @@ struct ConvInput {
 };
 
 // packed: pack.h, layout groups. The epilogue's w_sum and zero_shift are set here; its rows are the
-// pixels of the output.
+// pixels of the output; find_direct_codes was called for it.
 void dense_conv(const ConvShape& shape, const ConvInput& input, const void* packed,
                 const Epilogue& epilogue);
 

@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include "cpu/common/direct_codes.h"
-
 namespace pyops::cpu {
 namespace {
 
@@ -49,7 +47,6 @@ DepthwiseCall::DepthwiseCall(const Int8ConvReluKernel& kernel, const ConvShape& 
   task_.zero = zero;
   task_.w_sum = sums;
   task_.w = reinterpret_cast<const int8_t*>(sums + round_up(shape.c, kChannelStep));
-  find_direct_codes(&epilogue_, shape.c, 255.0 * 128.0 * static_cast<double>(shape.kh * shape.kw));
   if (epilogue_.residual) epilogue_.direct = DirectCodes::none;
   // The largest part decides; rows before channels, for each block of channels is brought into
   // order once per part.

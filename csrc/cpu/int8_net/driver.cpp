@@ -1,4 +1,6 @@
 // int8_net: check all of a program, give its registers their memory, run step after step.
+#include <algorithm>
+
 #include "cpu/common/buffer.h"
 #include "cpu/common/nhwc.h"
 #include "cpu/int8_net/program.h"
@@ -9,39 +11,56 @@ namespace {
 // Bytes behind the last register that a kernel may read (and ignore).
 constexpr int64_t kArenaSlack = 64;
 
-void place_inputs(NetProgram* program) {
-  for (int i = 0; i < program->inputs; ++i) {
-    Register& input = program->registers[i];
-    if (!input.planes) input.given = arranged(input.given);
-    // Inputs are read alone; one pointer type serves all registers.
-    input.data = const_cast<void*>(input.given.const_data_ptr());
-  }
-}
-
 std::vector<Tensor> int8_net(const std::vector<Tensor>& inputs, const std::vector<Tensor>& tensors,
                              const std::vector<int64_t>& steps, const std::vector<double>& numbers,
                              const std::vector<int64_t>& outputs) {
-  NetProgram program = read_net({inputs, tensors, steps, numbers, outputs});
-  const Arena arena = lay_out(program);
-  // Kept by the thread: pages of a new tensor would have to be made for each register and call.
-  static thread_local Buffer buffer;
-  char* scratch = static_cast<char*>(buffer.get(arena.bytes + kArenaSlack));
-  place_inputs(&program);
-  std::vector<Tensor> made;
-  for (const int at : program.outputs) {
-    made.push_back(new_arranged(program.registers[at].value));
-    program.registers[at].data = made.back().mutable_data_ptr();
-  }
-  for (size_t at = 0; at < program.registers.size(); ++at) {
-    if (arena.offsets[at] >= 0) program.registers[at].data = scratch + arena.offsets[at];
-  }
-  run_as_team([&] {
-    for (const auto& step : program.steps) step->run(program.registers);
-  });
-  return made;
+  return ReadyNet({inputs, tensors, steps, numbers, outputs}).run(inputs);
 }
 
 }  // namespace
+
+ReadyNet::ReadyNet(const NetCall& call) : program(read_net(call)), arena(lay_out(program)) {
+  for (const Tensor& x : call.inputs) planes.push_back(is_planes(x));
+}
+
+bool ReadyNet::takes(const std::vector<Tensor>& inputs) const {
+  if (static_cast<int>(inputs.size()) != program.inputs) return false;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& x = inputs[i];
+    const Value& value = program.registers[i].value;
+    const auto sizes = x.sizes();
+    const bool same =
+        x.is_cpu() && x.scalar_type() == value.type &&
+        std::equal(sizes.begin(), sizes.end(), value.sizes.begin(), value.sizes.end());
+    if (!same || is_planes(x) != planes[i]) return false;
+  }
+  return true;
+}
+
+std::vector<Tensor> ReadyNet::run(const std::vector<Tensor>& inputs) const {
+  // Kept by the thread: pages of a new tensor would have to be made for each register and call.
+  static thread_local Buffer buffer;
+  char* scratch = static_cast<char*>(buffer.get(arena.bytes + kArenaSlack));
+  Places places(program.registers.size());
+  for (size_t at = 0; at < places.size(); ++at) {
+    if (arena.offsets[at] >= 0) places[at].data = scratch + arena.offsets[at];
+  }
+  std::vector<Tensor> given, made;
+  for (int i = 0; i < program.inputs; ++i) {
+    const bool planes = program.registers[i].planes;
+    given.push_back(planes ? inputs[i] : arranged(inputs[i]));
+    // Inputs are read alone; one pointer type serves all registers.
+    places[i] = {const_cast<void*>(given.back().const_data_ptr()), planes};
+  }
+  for (const int at : program.outputs) {
+    made.push_back(new_arranged(program.registers[at].value));
+    places[at].data = made.back().mutable_data_ptr();
+  }
+  run_as_team([&] {
+    for (const auto& step : program.steps) step->run(places);
+  });
+  return made;
+}
 
 STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) { m.impl("int8_net", TORCH_BOX(&int8_net)); }
 

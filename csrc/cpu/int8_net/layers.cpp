@@ -10,7 +10,7 @@ class ConvStep final : public NetStep {
  public:
   ConvStep(Int8ConvCall call, int x, int residual)
       : call_(std::move(call)), x_(x), residual_(residual) {}
-  void run(const Registers& r) const override {
+  void run(const Places& r) const override {
     call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data);
   }
 
@@ -59,7 +59,7 @@ namespace {
 class LinearStep final : public NetStep {
  public:
   LinearStep(StepReader* in, Value* made);
-  void run(const Registers& r) const override {
+  void run(const Places& r) const override {
     Epilogue e = epilogue_;
     e.scale_a = &scale_x_;
     e.zero_a = &zero_x_;

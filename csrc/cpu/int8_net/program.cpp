@@ -91,7 +91,6 @@ void read_inputs(NetProgram* program, const std::vector<Tensor>& inputs) {
     checks::cpu_tensor(kOp, "inputs", x);
     Register input;
     input.value = value_of(x);
-    input.given = x;
     input.planes = is_planes(x);
     program->registers.push_back(std::move(input));
   }

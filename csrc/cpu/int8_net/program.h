@@ -39,25 +39,29 @@ constexpr int64_t kStepKinds = 10;
 
 struct Register {
   Value value;
-  int64_t bytes = 0;     // of scratch, where it is made by a step
-  Tensor given;          // of an input
-  void* data = nullptr;  // NHWC or contiguous
-  bool planes = false;   // an input of [N, C, H, W] memory, which only quantize reads
-  int last = -1;         // the step that reads it last
+  int64_t bytes = 0;    // of scratch, where it is made by a step
+  bool planes = false;  // an input of [N, C, H, W] memory, which only quantize reads
+  int last = -1;        // the step that reads it last
 };
-using Registers = std::vector<Register>;
+
+// Where a register is in one call.
+struct Place {
+  void* data;  // NHWC or contiguous
+  bool planes;
+};
+using Places = std::vector<Place>;
 
 // One step, checked. It holds no pointers to registers, which get their memory later.
 class NetStep {
  public:
   virtual ~NetStep() = default;
-  virtual void run(const Registers& registers) const = 0;
+  virtual void run(const Places& registers) const = 0;
 
   int y = -1;  // the register that it makes
 };
 
 struct NetProgram {
-  Registers registers;
+  std::vector<Register> registers;
   std::vector<std::unique_ptr<NetStep>> steps;
   std::vector<int> outputs;
   int inputs = 0;
@@ -81,5 +85,16 @@ struct Arena {
   int64_t bytes;
 };
 Arena lay_out(const NetProgram& program);
+
+// A program and the memory that it takes, for any inputs of the same types and sizes.
+struct ReadyNet {
+  NetProgram program;
+  Arena arena;
+  std::vector<bool> planes;  // whether an input was one of planes
+
+  explicit ReadyNet(const NetCall& call);
+  bool takes(const std::vector<Tensor>& inputs) const;
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs) const;
+};
 
 }  // namespace pyops::cpu

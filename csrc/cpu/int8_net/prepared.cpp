@@ -1,0 +1,91 @@
+#include "cpu/int8_net/prepared.h"
+
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "cpu/int8_net/program.h"
+
+namespace pyops::cpu {
+namespace {
+
+// What a call of int8_net is given but its inputs, and the program as it was last read.
+class PreparedNet {
+ public:
+  PreparedNet(const std::vector<Tensor>& tensors, const std::vector<int64_t>& steps,
+              const std::vector<double>& numbers, const std::vector<int64_t>& outputs)
+      : tensors_(tensors), steps_(steps), numbers_(numbers), outputs_(outputs) {}
+
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs) {
+    return ready_for(inputs)->run(inputs);
+  }
+
+ private:
+  std::shared_ptr<const ReadyNet> ready_for(const std::vector<Tensor>& inputs) {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    if (!ready_ || !ready_->takes(inputs)) {
+      ready_ =
+          std::make_shared<const ReadyNet>(NetCall{inputs, tensors_, steps_, numbers_, outputs_});
+    }
+    return ready_;
+  }
+
+  const std::vector<Tensor> tensors_;
+  const std::vector<int64_t> steps_;
+  const std::vector<double> numbers_;
+  const std::vector<int64_t> outputs_;
+  std::mutex mutex_;
+  std::shared_ptr<const ReadyNet> ready_;
+};
+
+struct PreparedNets {
+  std::mutex mutex;
+  std::map<int64_t, std::shared_ptr<PreparedNet>> nets;
+  int64_t next = 0;
+};
+
+PreparedNets& prepared() {
+  static PreparedNets* all = new PreparedNets;  // tensors may not outlive libtorch: never freed
+  return *all;
+}
+
+int64_t int8_net_prepare(const std::vector<Tensor>& tensors, const std::vector<int64_t>& steps,
+                         const std::vector<double>& numbers, const std::vector<int64_t>& outputs) {
+  auto net = std::make_shared<PreparedNet>(tensors, steps, numbers, outputs);
+  PreparedNets& all = prepared();
+  const std::lock_guard<std::mutex> guard(all.mutex);
+  all.nets.emplace(all.next, std::move(net));
+  return all.next++;
+}
+
+std::vector<Tensor> int8_net_run(const std::vector<Tensor>& inputs, int64_t number) {
+  std::shared_ptr<PreparedNet> net;
+  {
+    PreparedNets& all = prepared();
+    const std::lock_guard<std::mutex> guard(all.mutex);
+    const auto found = all.nets.find(number);
+    STD_TORCH_CHECK(found != all.nets.end(), "int8_net_run: net is ", number,
+                    ", which int8_net_prepare has not returned, or which is forgotten");
+    net = found->second;
+  }
+  return net->run(inputs);
+}
+
+}  // namespace
+
+void forget_prepared_net(int64_t number) {
+  std::shared_ptr<PreparedNet> last;  // freed without the lock
+  PreparedNets& all = prepared();
+  const std::lock_guard<std::mutex> guard(all.mutex);
+  const auto found = all.nets.find(number);
+  if (found == all.nets.end()) return;
+  last = std::move(found->second);
+  all.nets.erase(found);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) {
+  m.impl("int8_net_prepare", TORCH_BOX(&int8_net_prepare));
+  m.impl("int8_net_run", TORCH_BOX(&int8_net_run));
+}
+
+}  // namespace pyops::cpu

@@ -1,0 +1,49 @@
+"""``int8_net`` for a program that runs again and again: a call brings its inputs and a number.
+
+To bring the steps of a large net to the op, and to check them, takes as long as some of its layers.
+"""
+
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from . import int8_net_prepared_reference as plain
+from .define import define
+from .int8_net import NetProgram
+
+define(
+    "int8_net_prepare(Tensor[] tensors, int[] steps, float[] numbers, int[] outputs) -> int", plain
+)
+define("int8_net_run(Tensor[] inputs, int net) -> Tensor[]", plain)
+
+
+class PreparedNet:
+    """A program and its tensors, which it holds: ``net(inputs)`` is ``int8_net``.
+
+    A call checks the whole program if its inputs are of other types or sizes than those of the call
+    before. The tensors are read at every call; their types, sizes and memory may not change, nor may
+    the choice of kernels (``isa.epoch()``).
+
+    Args:
+        program: the steps and outputs.
+        tensors: what the steps take, in their order; at least one.
+        numbers: in the place of the program's.
+
+    Raises:
+        RuntimeError: as ``int8_net``, at a call.
+    """
+
+    def __init__(
+        self, program: NetProgram, tensors: Sequence[Tensor], numbers: Sequence[float]
+    ) -> None:
+        self.arguments = (list(tensors), program.steps, list(numbers), program.outputs)
+        self.number: int = torch.ops.pyops.int8_net_prepare.default(*self.arguments)
+        plain.prepared[self.number] = self
+        weakref.finalize(self, backends.forget_prepared_net, self.number).atexit = False
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        out: list[Tensor] = torch.ops.pyops.int8_net_run.default(inputs, self.number)
+        return out
