@@ -24,8 +24,8 @@ class PreparedNet:
     """A program and its tensors, which it holds: ``net(inputs)`` is ``int8_net``.
 
     A call checks the whole program if its inputs are of other types or sizes than those of the call
-    before. The tensors are read at every call; their types, sizes and memory may not change, nor may
-    the choice of kernels (``isa.epoch()``).
+    before. The tensors are read at every call; their types, sizes and memory may not change, nor
+    may the choice of kernels (``isa.epoch()``).
 
     Args:
         program: the steps and outputs.

@@ -21,27 +21,32 @@ from pyops.graph.net_run import NetRun
 
 
 class Net(nn.Module):
-    """Shortcuts, a concatenation, pools, every activation, codes that float code reads as well."""
+    """Shortcuts, a concatenation, pools, every activation, codes that float code reads as well.
 
-    def __init__(self) -> None:
+    Without slopes a run is prepared once.
+    """
+
+    def __init__(self, slopes: bool = True) -> None:
         super().__init__()
+        self.leaky = nn.LeakyReLU(0.1) if slopes else nn.ReLU()
         self.first, self.depthwise = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=8)
         self.point, self.side = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, bias=False)
-        self.last, self.prelu = nn.Conv2d(16, 8, 3, groups=2), nn.PReLU(8)
+        self.last = nn.Conv2d(16, 8, 3, groups=2)
+        self.prelu = nn.PReLU(8) if slopes else nn.ReLU6()
         self.fc, self.out = nn.Linear(8 * 4, 12), nn.Linear(12, 5)
 
     def forward(self, x):
         x = F.relu6(self.first(x))
-        y = F.leaky_relu(self.depthwise(F.pad(x, (1, 1, 1, 1))), 0.1)
+        y = self.leaky(self.depthwise(F.pad(x, (1, 1, 1, 1))))
         y = F.relu(self.point(y) + x)
         z = torch.cat([F.max_pool2d(y, 2), F.avg_pool2d(F.hardswish(self.side(y)), 2)], 1)
         z = F.adaptive_avg_pool2d(self.prelu(self.last(z)), 2)
         return self.out(F.relu(self.fc(z.flatten(1)))), y.softmax(1)
 
 
-def quantized(monkeypatch, joins=True, folds=True, model=None):
+def quantized(monkeypatch, joins=True, folds=True, model=None, slopes=True):
     torch.manual_seed(0)
-    model = (Net() if model is None else model).eval().requires_grad_(False)
+    model = (Net(slopes) if model is None else model).eval().requires_grad_(False)
     batches = [torch.randn(4, 3, 12, 12) for _ in range(3)]
     with monkeypatch.context() as patch:
         if not joins:
@@ -63,8 +68,10 @@ def same(a, b):
 
 @pytest.mark.parametrize("name", pyops.isa.available())
 @pytest.mark.parametrize("size", [12, 15])
-def test_a_joined_net_computes_what_its_steps_do(monkeypatch, name, size):
-    apart, joined = quantized(monkeypatch, joins=False), quantized(monkeypatch, folds=False)
+@pytest.mark.parametrize("slopes", [False, True])
+def test_a_joined_net_computes_what_its_steps_do(monkeypatch, name, size, slopes):
+    apart = quantized(monkeypatch, joins=False, slopes=slopes)
+    joined = quantized(monkeypatch, folds=False, slopes=slopes)
     assert not runs_of(apart)
     assert runs_of(joined)
     x = torch.randn(3, 3, size, size)
@@ -152,8 +159,9 @@ def changes():
 
 @pytest.mark.parametrize("change", changes(), ids=lambda change: change.__name__)
 @pytest.mark.parametrize("inference", [False, True])
-def test_changed_layers_are_seen(monkeypatch, change, inference):
-    net, x = quantized(monkeypatch), torch.randn(2, 3, 12, 12)
+@pytest.mark.parametrize("slopes", [False, True])
+def test_changed_layers_are_seen(monkeypatch, change, inference, slopes):
+    net, x = quantized(monkeypatch, slopes=slopes), torch.randn(2, 3, 12, 12)
     with torch.no_grad():
         before = net(x)
         context = torch.inference_mode() if inference and change.__name__ == "exchanged" else None
@@ -167,8 +175,9 @@ def test_changed_layers_are_seen(monkeypatch, change, inference):
     assert same(after, fresh)
 
 
-def test_inference_tensors_change_without_a_version(monkeypatch):
-    net, x = quantized(monkeypatch), torch.randn(2, 3, 12, 12)
+@pytest.mark.parametrize("slopes", [False, True])
+def test_inference_tensors_change_without_a_version(monkeypatch, slopes):
+    net, x = quantized(monkeypatch, slopes=slopes), torch.randn(2, 3, 12, 12)
     with torch.inference_mode():
         net.fc._buffers["bias"] = net.fc.bias * 2
         before = net(x)
@@ -237,8 +246,9 @@ def test_single_steps_stay():
     assert calls.quantize in [node.target for node in graph.nodes]
 
 
-def test_threads_may_make_the_first_call_together(monkeypatch):
-    net, x = quantized(monkeypatch), torch.randn(2, 3, 12, 12)
+@pytest.mark.parametrize("slopes", [False, True])
+def test_threads_may_make_the_first_call_together(monkeypatch, slopes):
+    net, x = quantized(monkeypatch, slopes=slopes), torch.randn(2, 3, 12, 12)
     with torch.no_grad():
         expected = copy.deepcopy(net)(x)
 

@@ -139,7 +139,7 @@ class Team {
   const int64_t threads_;
   const std::unique_ptr<Member[]> members_;
   Job job_;
-  alignas(64) std::atomic<int64_t> arrived_{0};
+  std::atomic<int64_t> arrived_{0};  // behind a whole line of the job
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
   uint64_t loops_ = 0;

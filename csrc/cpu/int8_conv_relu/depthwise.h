@@ -31,7 +31,8 @@ class DepthwiseCall {
  public:
   // x: NHWC codes, int8 if `x_signed`, else uint8, and `zero` their zero point; body: what
   // depthwise_pack wrote; epilogue: row m is pixel m of all images; its zero points and w_sum are
-  // not looked at, for the sums are of x - zero; scale_a is one value; find_direct_codes was called.
+  // not looked at, for the sums are of x - zero; scale_a is one value; find_direct_codes was
+  // called.
   DepthwiseCall(const Int8ConvReluKernel& kernel, const ConvShape& shape, const void* x,
                 bool x_signed, int32_t zero, const void* body, const Epilogue& epilogue,
                 int64_t threads);
