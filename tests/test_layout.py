@@ -188,17 +188,18 @@ def functions_over(path: Path, limit: int) -> Iterator[str]:
                     yield node.name
         return
     start = name = None
+    indent = ""
     for number, line in enumerate(path.read_text().splitlines()):
-        if re.match(r"[\w:<>&*, \[\]]+\(", line) and not line.startswith(("namespace", "#")):
-            name = line
-        if (
-            start is None
-            and name
-            and line.endswith("{")
-            and not line.startswith(("}", "namespace"))
-        ):
+        own = line[: len(line) - len(line.lstrip())]
+        if start is None and re.match(r"[\w:<>&*, \[\]]+\(", line):
+            if not line.lstrip().startswith(("namespace", "#")):
+                indent = own if name is None else indent
+                name = name or line
+        if start is None and line.endswith((";", "}")):
+            name = None
+        if start is None and name and line.endswith("{") and line.lstrip()[0] != "}":
             start = number
-        if line.startswith("}") and start is not None:
+        if start is not None and line.startswith(indent + "}"):
             if number - start - 1 > limit:
                 yield str(name)
             start = name = None
