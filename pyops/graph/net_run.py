@@ -14,7 +14,8 @@ a tie. A layer whose scale would not be a normal float32 is called as it is.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -69,15 +70,26 @@ def _folds_while_tracing(key: str, ratio: float) -> bool:
 _folds_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Taken:
-    """What a call hands over, all of one moment, and what it was made of."""
+    """What a call hands over, all of one moment, and what it was made of.
 
+    ``kept``: it will be there at the next call, and may be prepared.
+    """
+
+    epoch: int
     seen: list[tuple[Any, ...]]
     parts: list[list[Tensor]]
     numbers: list[float]
-    tensors: list[Tensor]  # without slopes
-    net: PreparedNet | None = None  # of all this, where it will be there at the next call
+    tensors: list[Tensor] = field(default_factory=list)  # without slopes
+    kept: bool = False
+    net: PreparedNet | None = None
+
+    def prepared(self, program: NetProgram) -> PreparedNet:
+        """The program with all this; two threads may both make it at first."""
+        if self.net is None:
+            self.net = PreparedNet(program, self.tensors, self.numbers)
+        return self.net
 
 
 class _Bound:
@@ -88,36 +100,38 @@ class _Bound:
         # A graph runs only while its modules are those that it was made with (guards.py).
         self.states = [owner.get_submodule(layer.path).__dict__ for layer in run.layers]
         none = [() for _ in self.states]
-        self.last = _Taken(list(none), [[] for _ in none], list(run.program.numbers), [])
+        self.last = _Taken(-1, list(none), [[] for _ in none], list(run.program.numbers))
 
     def take(self) -> _Taken:
         """For a call now: what was taken last, where every layer still has it."""
         epoch, last, changed, i = isa.epoch(), self.last, [], 0
+        if last.epoch != epoch:  # other kernels may run, on the same weights too
+            return self._taken_anew(last, epoch, range(len(self.states)))
         for state, seen in zip(self.states, last.seen, strict=True):
             packed, bias = state["packed"], state["_buffers"]["bias"]
             own = packed.__dict__
             if (
                 not seen
-                or own["_epoch"] != epoch
                 or own["_data"] is not seen[0]
                 or own["scale"] is not seen[1]
                 or bias is not seen[2]
-                or seen[1]._version != seen[3]
-                or (bias is not None and bias._version != seen[4])
+                or seen[0]._version != seen[3]
+                or seen[1]._version != seen[4]
+                or (bias is not None and bias._version != seen[5])
             ):
                 changed.append(i)
             i += 1
-        return self._taken_anew(last, changed) if changed else last
+        return self._taken_anew(last, epoch, changed) if changed else last
 
-    def _taken_anew(self, last: _Taken, changed: list[int]) -> _Taken:
+    def _taken_anew(self, last: _Taken, epoch: int, changed: Iterable[int]) -> _Taken:
         """Published at once, whole: other threads may be in a call."""
-        new = _Taken(list(last.seen), list(last.parts), list(last.numbers), [])
-        for i in changed:
-            self._layer(i, new)
+        new = _Taken(epoch, list(last.seen), list(last.parts), list(last.numbers))
+        with _disable_current_modes():  # what is kept serves later calls too
+            for i in changed:
+                self._layer(i, new)
         new.tensors.extend(tensor for part in new.parts for tensor in part)
-        kept = all(new.seen) and not self.run.has_slopes
-        if kept and all(tensor.device.type == "cpu" for tensor in new.tensors):
-            new = replace(new, net=PreparedNet(self.run.program, new.tensors, new.numbers))
+        new.kept = all(new.seen) and not self.run.has_slopes
+        new.kept = new.kept and all(tensor.device.type == "cpu" for tensor in new.tensors)
         self.last = new
         return new
 
@@ -127,9 +141,12 @@ class _Bound:
         data, scale = packed.get(), packed.scale
         check_bias(layer, bias)
         # Inference tensors have no version: such a layer is taken anew at every call.
-        untracked = scale.is_inference() or (bias is not None and bias.is_inference())
-        versions = () if untracked else (scale._version, None if bias is None else bias._version)
-        new.seen[i] = () if untracked else (data, scale, bias, *versions)
+        all_three = (data, scale, bias)
+        if any(tensor is not None and tensor.is_inference() for tensor in all_three):
+            new.seen[i] = ()
+        else:
+            versions = (None if tensor is None else tensor._version for tensor in all_three)
+            new.seen[i] = (*all_three, *versions)
         numbers = self.run.program.numbers
         count = 2 if layer.folded is None else len(layer.folded)
         own = tuple(numbers[layer.numbers : layer.numbers + count])
@@ -140,6 +157,13 @@ class _Bound:
                 rest = fold(scale.detach(), None if bias is None else bias.detach(), layer)
         new.numbers[layer.numbers : layer.numbers + count] = own
         new.parts[i] = [data, *rest]
+
+
+def _is_recorded() -> bool:
+    """Whether a call may be recorded, or run on other tensors than it is given, by a mode: a
+    prepared net means nothing outside of this process."""
+    modes: int = torch._C._len_torch_dispatch_stack()
+    return modes > 0 or torch._C._get_tracing_state() is not None
 
 
 def check_bias(layer: Layer, bias: Tensor | None) -> None:
@@ -185,8 +209,8 @@ class NetRun:
             if bound is None:
                 bound = self._bound[owner] = _Bound(self, owner)
             taken = bound.take()
-            if taken.net is not None:
-                return taken.net(inputs)
+            if taken.kept and not _is_recorded():
+                return taken.prepared(program)(inputs)
             tensors, numbers = taken.tensors, taken.numbers
             if self.has_slopes:
                 tensors = self._with_slopes(taken.parts, given)

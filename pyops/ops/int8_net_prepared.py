@@ -24,8 +24,8 @@ class PreparedNet:
     """A program and its tensors, which it holds: ``net(inputs)`` is ``int8_net``.
 
     A call checks the whole program if its inputs are of other types or sizes than those of the call
-    before. The tensors are read at every call; their types, sizes and memory may not change, nor
-    may the choice of kernels (``isa.epoch()``).
+    before, or if a tensor got other memory. Otherwise types, sizes and values of the tensors may
+    not change, nor may the choice of kernels (``isa.epoch()``): prepare another net then.
 
     Args:
         program: the steps and outputs.

@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyops
 from pyops.graph import net_calls as calls
@@ -104,7 +106,7 @@ def test_folding_moves_codes_by_one_at_most(monkeypatch):
                 return self.pool(F.relu6(self.conv(x)))
 
         net = pyops.quantize(Pair(conv), calibration=[torch.randn(4, 16, 14, 14)])
-        (run,) = runs_of(net)
+        run = runs_of(net)[0]
         (layer,) = run.layers
         assert layer.folded is not None
         x = torch.randn(2, 16, 14, 14)
@@ -154,7 +156,11 @@ def changes():
         state = {k: v * 2 if k.endswith("bias") else v for k, v in net.state_dict().items()}
         net.load_state_dict(state)
 
-    return (in_place, scale_in_place, exchanged, assigned, loaded)
+    def moved(net):
+        net.share_memory()
+        net.fc.bias.mul_(2)
+
+    return (in_place, scale_in_place, exchanged, assigned, loaded, moved)
 
 
 @pytest.mark.parametrize("change", changes(), ids=lambda change: change.__name__)
@@ -260,3 +266,34 @@ def test_threads_may_make_the_first_call_together(monkeypatch, slopes):
         for _ in range(10):
             one = copy.deepcopy(net)
             assert all(same(out, expected) for out in pool.map(first, [one] * 8))
+
+
+def test_what_is_recorded_means_something_elsewhere(monkeypatch):
+    """A number of this process is in no trace, and fake tensors are in no net that is kept."""
+    net, x = quantized(monkeypatch, slopes=False), torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert net(torch.empty(2, 3, 12, 12))[0].shape == (2, 5)
+        expected = net(x)
+        assert same(expected, copy.deepcopy(net)(x))
+        for recorded in (torch.jit.trace(net, x).graph, make_fx(net)(x).graph):
+            assert "pyops.int8_net" in str(recorded).replace("::", ".")
+            assert "int8_net_run" not in str(recorded)
+        assert same(net(x), expected)
+
+
+def test_another_choice_of_kernels_prepares_another_net(monkeypatch):
+    net, x = quantized(monkeypatch, slopes=False), torch.randn(2, 3, 12, 12)
+    run = runs_of(net)[0]
+    with torch.no_grad():
+        net(x)
+        before = run._bound[net].last
+        with pyops.isa.force("generic"):
+            for layer in (net.first, net.fc):
+                layer.packed.get()  # packed again by somebody else
+            net(x)
+            forced = run._bound[net].last
+        net(x)
+        after = run._bound[net].last
+    assert before.epoch < forced.epoch < after.epoch
+    assert len({id(taken.net) for taken in (before, forced, after)}) == 3

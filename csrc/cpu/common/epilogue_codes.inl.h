@@ -142,7 +142,7 @@ inline void start_direct(const Epilogue& e, int64_t n0, int cols, DirectTile* to
     store(to->scale_w + j, e.scale_w ? load(e.scale_w + n0 + j, lanes) : set1(1.0f));
     store(to->bias + j, e.bias ? load(e.bias + n0 + j, lanes) : set1(-0.0f));
   }
-  to->residual = static_cast<const uint8_t*>(e.residual) + n0;
+  to->residual = e.residual ? static_cast<const uint8_t*>(e.residual) + n0 : nullptr;
   to->out = static_cast<uint8_t*>(e.out) + n0;
   to->ld = e.ld;
   to->residual_scale = e.residual_scale;
@@ -155,7 +155,7 @@ inline void start_direct(const Epilogue& e, int64_t n0, int cols, DirectTile* to
 
 inline void advance(DirectTile* tile, int rows) {
   tile->out += rows * tile->ld;
-  tile->residual += rows * tile->ld;
+  if (tile->residual) tile->residual += rows * tile->ld;
 }
 
 // Row r of a tile. The operands are read anew for each row: sums of other rows leave no registers.

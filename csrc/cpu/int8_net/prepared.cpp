@@ -23,11 +23,22 @@ class PreparedNet {
  private:
   std::shared_ptr<const ReadyNet> ready_for(const std::vector<Tensor>& inputs) {
     const std::lock_guard<std::mutex> guard(mutex_);
-    if (!ready_ || !ready_->takes(inputs)) {
+    if (!ready_ || !ready_->takes(inputs) || has_moved()) {
+      ready_ = nullptr;
+      memory_.clear();
+      for (const Tensor& t : tensors_) memory_.push_back(t.const_data_ptr());
       ready_ =
           std::make_shared<const ReadyNet>(NetCall{inputs, tensors_, steps_, numbers_, outputs_});
     }
     return ready_;
+  }
+
+  // Whether a tensor got other memory, as sharing it with other processes gives it.
+  bool has_moved() const {
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      if (tensors_[i].const_data_ptr() != memory_[i]) return true;
+    }
+    return false;
   }
 
   const std::vector<Tensor> tensors_;
@@ -36,6 +47,7 @@ class PreparedNet {
   const std::vector<int64_t> outputs_;
   std::mutex mutex_;
   std::shared_ptr<const ReadyNet> ready_;
+  std::vector<const void*> memory_;  // of tensors_, when ready_ was made
 };
 
 struct PreparedNets {
