@@ -58,8 +58,11 @@ class Instruction(NamedTuple):
 
     @property
     def spills(self) -> bool:
-        """Tell whether a vector register goes to the stack or comes from it."""
-        return bool(self.registers) and re.search(r"\(%r[sb]p[,)]", self.operands) is not None
+        """Tell whether a vector register goes to the stack or comes from it.
+
+        %rbp with an index is a pointer like any other: places on the stack have none.
+        """
+        return bool(self.registers) and re.search(r"\(%rsp[,)]|\(%rbp\)", self.operands) is not None
 
 
 class Function(NamedTuple):
