@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .int8_conv2d import padding_of
+from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_float_conv import PackedFloatConv
-from .packed_module import PackedModule
 from .registry import FUSED, replaces
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ NO_ACTIVATION = (0, 0.0, 0.0)
 
 
 @replaces(nn.Conv2d, weights=FUSED)
-class FusedConv2d(PackedModule):
+class FusedConv2d(ConvModule):
     """Float convolution for inference: x [N, C, H, W] -> [N, OC, OH, OW], channels_last.
 
     The weight is float32 or bfloat16 and x of the same dtype; sums and bias are float32
@@ -35,19 +34,6 @@ class FusedConv2d(PackedModule):
     workflow = "fuse"
     weight_class = PackedFloatConv
     packed: PackedFloatConv
-    rank = 2
-
-    def __init__(
-        self, packed: PackedBase, bias: Tensor | None = None, *, like: Any, **rest: Any
-    ) -> None:
-        """``like``: the ``nn.Conv2d`` whose stride, padding and dilation it has."""
-        super().__init__(packed, bias, **rest)
-        flat = self.rank == 1
-        self.groups = int(like.groups)
-        self.kernel_size, self.stride, self.dilation = (
-            [1] * flat + list(value) for value in (like.kernel_size, like.stride, like.dilation)
-        )
-        self.padding = [0, 0] * flat + padding_of(like)
 
     @classmethod
     def from_float(
@@ -60,19 +46,11 @@ class FusedConv2d(PackedModule):
         """Converts a float layer; ``dtype``: of the new weight, by default that of the layer's."""
         weight: Tensor = layer.weight.detach()  # type: ignore[operator]
         if packed is None:
-            image = weight.unsqueeze(2) if cls.rank == 1 else weight
+            image = cls.image_of(weight)
             groups: Any = layer.groups
             packed = PackedFloatConv(image if dtype is None else image.to(dtype), groups)
         bias: Any = layer.bias
         return cls(packed, bias, like=layer, dtype=dtype or weight.dtype, **options)
-
-    @classmethod
-    def rebuild(
-        cls, like: nn.Module, packed: PackedBase, bias: Tensor | None, **options: Any
-    ) -> Self:
-        """See ``PackedModule``."""
-        options.pop("transposed", None)
-        return cls(packed, bias, like=like, **options)
 
     @classmethod
     def part_shapes(
@@ -81,12 +59,6 @@ class FusedConv2d(PackedModule):
         """See ``PackedModule``; the weight is stored with 4 dimensions."""
         cls.weight_class.shapes(0, 0, config)
         return {"weight": [*shape[:2], *[1] * (4 - len(shape)), *shape[2:]]}
-
-    @property
-    def weight(self) -> Tensor:
-        """A plain copy, for code that only reads it."""
-        weight = self.packed.dequantize(self.dtype)
-        return weight.squeeze(2) if self.rank == 1 else weight
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer by itself."""
@@ -124,12 +96,6 @@ class FusedConv2d(PackedModule):
             slope,
         )
         return y.squeeze(2) if self.rank == 1 else y
-
-    def extra_repr(self) -> str:
-        shape = self.packed.shape
-        bias = self.bias is not None
-        text = f"{shape[1] * self.groups}, {shape[0]}, kernel_size={self.kernel_size}"
-        return f"{text}, stride={self.stride}, groups={self.groups}, bias={bias}"
 
 
 @replaces(nn.Conv1d, weights=FUSED)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.epilogue import OUT_DTYPE_CODE
+from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_conv import PackedConv
 from .registry import replaces
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @replaces(nn.Conv2d, weights="static")
-class Int8Conv2d(StaticModule):
+class Int8Conv2d(ConvModule, StaticModule):
     """Static int8 convolution for inference: x [N, C, H, W] -> [N, OC, OH, OW].
 
     Weights are symmetric int8 per output channel, activations uint8 with one scale and zero point
@@ -30,19 +31,6 @@ class Int8Conv2d(StaticModule):
     weights = "static int8"
     weight_class = PackedConv
     packed: PackedConv
-    rank = 2
-
-    def __init__(
-        self, packed: PackedBase, bias: Tensor | None = None, *, like: Any, **rest: Any
-    ) -> None:
-        """``like``: the ``nn.Conv2d`` whose stride, padding and dilation it has."""
-        super().__init__(packed, bias, **rest)
-        flat = self.rank == 1
-        self.groups = int(like.groups)
-        self.kernel_size, self.stride, self.dilation = (
-            [1] * flat + list(value) for value in (like.kernel_size, like.stride, like.dilation)
-        )
-        self.padding = [0, 0] * flat + padding_of(like)
 
     @classmethod
     def from_float(cls, layer: nn.Module, packed: PackedBase | None = None, **options: Any) -> Self:
@@ -50,18 +38,10 @@ class Int8Conv2d(StaticModule):
         weight: Tensor = layer.weight.detach()  # type: ignore[operator]
         if packed is None:
             groups: Any = layer.groups
-            image = weight.unsqueeze(2) if cls.rank == 1 else weight
+            image = cls.image_of(weight)
             packed = PackedConv.from_float(image, groups=groups)
         bias: Any = layer.bias
         return cls(packed, bias, like=layer, dtype=weight.dtype, **options)
-
-    @classmethod
-    def rebuild(
-        cls, like: nn.Module, packed: PackedBase, bias: Tensor | None, **options: Any
-    ) -> Self:
-        """See ``PackedModule``."""
-        options.pop("transposed", None)
-        return cls(packed, bias, like=like, **options)
 
     @classmethod
     def part_shapes(
@@ -72,16 +52,9 @@ class Int8Conv2d(StaticModule):
         image = [*shape[:2], *[1] * (4 - len(shape)), *shape[2:]]
         return {"weight": image, "weight_scale": [shape[0]]}
 
-    @property
-    def weight(self) -> Tensor:
-        """A dequantized copy in the float layer's dtype, for code that only reads it."""
-        weight = self.packed.dequantize(self.dtype)
-        return weight.squeeze(2) if self.rank == 1 else weight
-
     def forward(self, input: Tensor) -> Tensor:
         """The layer by itself: floats in, floats out, the input quantized on the way."""
-        codes = self.codes_of(input)
-        codes = codes.unsqueeze(2) if self.rank == 1 else codes
+        codes = self.image_of(self.codes_of(input))
         y: Tensor = torch.ops.pyops.int8_conv_relu.default(
             codes,
             self.packed.get(),
@@ -92,25 +65,9 @@ class Int8Conv2d(StaticModule):
         )
         return y.squeeze(2) if self.rank == 1 else y
 
-    def extra_repr(self) -> str:
-        shape = self.packed.shape
-        bias = self.bias is not None
-        text = f"{shape[1] * self.groups}, {shape[0]}, kernel_size={self.kernel_size}"
-        return f"{text}, stride={self.stride}, groups={self.groups}, bias={bias}"
-
 
 @replaces(nn.Conv1d, weights="static")
 class Int8Conv1d(Int8Conv2d):
     """The same on x [N, C, L], as an image of height 1."""
 
     rank = 1
-
-
-def padding_of(layer: Any) -> list[int]:
-    """Before and after each dimension: [top, bottom, left, right], or [left, right]."""
-    if layer.padding == "valid":
-        return [0, 0] * len(layer.kernel_size)
-    if layer.padding == "same":
-        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [side for t in total for side in (t // 2, t - t // 2)]
-    return [side for p in layer.padding for side in (p, p)]

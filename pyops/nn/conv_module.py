@@ -1,0 +1,70 @@
+"""What layers that replace convolutions share: the geometry, and lines as images of height 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from .packed_base import PackedBase
+from .packed_module import PackedModule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .packed_conv import PackedConv
+    from .packed_float_conv import PackedFloatConv
+
+
+class ConvModule(PackedModule):
+    """Base of the layers that replace an ``nn.Conv2d``, or with ``rank`` 1 an ``nn.Conv1d``."""
+
+    packed: PackedConv | PackedFloatConv
+    rank = 2
+
+    def __init__(
+        self, packed: PackedBase, bias: Tensor | None = None, *, like: Any, **rest: Any
+    ) -> None:
+        """``like``: the ``nn.Conv2d`` whose stride, padding and dilation it has."""
+        super().__init__(packed, bias, **rest)
+        flat = self.rank == 1
+        self.groups = int(like.groups)
+        self.kernel_size, self.stride, self.dilation = (
+            [1] * flat + list(value) for value in (like.kernel_size, like.stride, like.dilation)
+        )
+        self.padding = [0, 0] * flat + padding_of(like)
+
+    @classmethod
+    def rebuild(
+        cls, like: nn.Module, packed: PackedBase, bias: Tensor | None, **options: Any
+    ) -> Self:
+        """See ``PackedModule``."""
+        options.pop("transposed", None)
+        return cls(packed, bias, like=like, **options)
+
+    @classmethod
+    def image_of(cls, x: Tensor) -> Tensor:
+        """With 4 dimensions, as ops and packed weights have them."""
+        return x.unsqueeze(2) if cls.rank == 1 else x
+
+    @property
+    def weight(self) -> Tensor:
+        """A plain copy in the float layer's dtype, for code that only reads it."""
+        weight = self.packed.dequantize(self.dtype)
+        return weight.squeeze(2) if self.rank == 1 else weight
+
+    def extra_repr(self) -> str:
+        shape = self.packed.shape
+        bias = self.bias is not None
+        text = f"{shape[1] * self.groups}, {shape[0]}, kernel_size={self.kernel_size}"
+        return f"{text}, stride={self.stride}, groups={self.groups}, bias={bias}"
+
+
+def padding_of(layer: Any) -> list[int]:
+    """Before and after each dimension: [top, bottom, left, right], or [left, right]."""
+    if layer.padding == "valid":
+        return [0, 0] * len(layer.kernel_size)
+    if layer.padding == "same":
+        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [side for t in total for side in (t // 2, t - t // 2)]
+    return [side for p in layer.padding for side in (p, p)]
