@@ -130,7 +130,7 @@ class _Bound:
             for i in changed:
                 self._layer(i, new)
         new.tensors.extend(tensor for part in new.parts for tensor in part)
-        new.kept = all(new.seen) and not self.run.has_slopes
+        new.kept = bool(new.tensors) and all(new.seen) and not self.run.has_slopes
         new.kept = new.kept and all(tensor.device.type == "cpu" for tensor in new.tensors)
         self.last = new
         return new

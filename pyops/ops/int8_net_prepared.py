@@ -33,12 +33,15 @@ class PreparedNet:
         numbers: in the place of the program's.
 
     Raises:
+        ValueError: there is no tensor.
         RuntimeError: as ``int8_net``, at a call.
     """
 
     def __init__(
         self, program: NetProgram, tensors: Sequence[Tensor], numbers: Sequence[float]
     ) -> None:
+        if not tensors:
+            raise ValueError("PreparedNet: tensors must hold at least 1 tensor, but is empty")
         self.arguments = (list(tensors), program.steps, list(numbers), program.outputs)
         self.number: int = torch.ops.pyops.int8_net_prepare.default(*self.arguments)
         plain.prepared[self.number] = self

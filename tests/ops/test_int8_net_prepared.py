@@ -84,6 +84,14 @@ def test_what_does_not_fit_is_refused_and_the_net_goes_on():
         assert same(net([x]), expected)
 
 
+def test_a_net_without_tensors_is_refused():
+    program = NetProgram(1)
+    program.returns(program.quantize(0, CODES))
+    words = "^PreparedNet: tensors must hold at least 1 tensor, but is empty$"
+    with pytest.raises(ValueError, match=words):
+        PreparedNet(program, [], program.numbers)
+
+
 def test_a_number_that_is_not_there():
     program, tensors = conv_program()
     net, x = PreparedNet(program, tensors, program.numbers), torch.randn(1, 3, 5, 6)
