@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/int8_net/prepared.h"
+#include "cpu/net/prepared.h"
 #include "cpu/isa.h"
 
 namespace py = pybind11;

@@ -1,6 +1,8 @@
 // Geometry checks of convolutions and pooling, made before a pointer is touched. The words are
 // those of pyops/ops/conv_checks.py.
 #pragma once
+#include <cmath>
+
 #include "checks/common.h"
 #include "cpu/common/conv_shape.h"
 
@@ -44,6 +46,33 @@ inline cpu::ConvShape conv_shape(const char* op, const cpu::Value& x, int64_t kh
                   " does not fit into the padded input");
   s.groups = 1;
   return s;
+}
+
+inline void conv_activation(const char* op, int64_t activation, double low, double high,
+                            const OptionalTensor& slope, int64_t oc) {
+  code(op, "activation", activation, cpu::kConvActivations);
+  const auto kind = static_cast<cpu::Activation>(activation);
+  if (kind == cpu::Activation::clamp) {
+    STD_TORCH_CHECK(low <= high, op, ": clamp needs low <= high, but they are ", low, " and ",
+                    high);
+    constexpr double kMost = 3.4028234663852886e38;
+    const auto is_float = [](double v) { return std::isinf(v) || std::fabs(v) <= kMost; };
+    STD_TORCH_CHECK(is_float(low) && is_float(high), op,
+                    ": clamp needs bounds within float32, but they are ", low, " and ", high);
+  }
+  STD_TORCH_CHECK(slope.has_value() == (kind == cpu::Activation::leaky_relu), op,
+                  ": slope goes with the activation leaky_relu");
+  if (!slope.has_value()) return;
+  cpu_tensor(op, "slope", *slope, ScalarType::Float, "torch.float32");
+  STD_TORCH_CHECK(slope->dim() == 1 && (slope->size(0) == 1 || slope->size(0) == oc), op,
+                  ": slope must be [1] or [", oc, "]");
+}
+
+inline void conv_residual_shape(const char* op, const cpu::Value& t, const cpu::ConvShape& s) {
+  const bool same = t.dim() == 4 && t.size(0) == s.n && t.size(1) == s.oc && t.size(2) == s.oh &&
+                    t.size(3) == s.ow;
+  STD_TORCH_CHECK(same, op, ": residual must be [", s.n, ", ", s.oc, ", ", s.oh, ", ", s.ow,
+                  "] like the output");
 }
 
 }  // namespace pyops::checks

@@ -27,26 +27,6 @@ inline void int8_conv_packed_shape(const char* op, const cpu::Int8ConvHeader& h,
                   " channels, but the weight takes ", h.c * h.groups);
 }
 
-inline void conv_activation(const char* op, int64_t activation, double low, double high,
-                            const OptionalTensor& slope, int64_t oc) {
-  code(op, "activation", activation, cpu::kConvActivations);
-  const auto kind = static_cast<cpu::Activation>(activation);
-  if (kind == cpu::Activation::clamp) {
-    STD_TORCH_CHECK(low <= high, op, ": clamp needs low <= high, but they are ", low, " and ",
-                    high);
-    constexpr double kMost = 3.4028234663852886e38;
-    const auto is_float = [](double v) { return std::isinf(v) || std::fabs(v) <= kMost; };
-    STD_TORCH_CHECK(is_float(low) && is_float(high), op,
-                    ": clamp needs bounds within float32, but they are ", low, " and ", high);
-  }
-  STD_TORCH_CHECK(slope.has_value() == (kind == cpu::Activation::leaky_relu), op,
-                  ": slope goes with the activation leaky_relu");
-  if (!slope.has_value()) return;
-  cpu_tensor(op, "slope", *slope, ScalarType::Float, "torch.float32");
-  STD_TORCH_CHECK(slope->dim() == 1 && (slope->size(0) == 1 || slope->size(0) == oc), op,
-                  ": slope must be [1] or [", oc, "]");
-}
-
 inline bool is_codes(const cpu::Value& t) {
   return t.scalar_type() == ScalarType::Byte || t.scalar_type() == ScalarType::Char;
 }
@@ -63,10 +43,7 @@ inline void conv_residual(const char* op, const cpu::Value* t, double factor, in
                     ": residual_scale and residual_zero_point are for a residual");
     return;
   }
-  const bool same = t->dim() == 4 && t->size(0) == s.n && t->size(1) == s.oc &&
-                    t->size(2) == s.oh && t->size(3) == s.ow;
-  STD_TORCH_CHECK(same, op, ": residual must be [", s.n, ", ", s.oc, ", ", s.oh, ", ", s.ow,
-                  "] like the output");
+  conv_residual_shape(op, *t, s);
   if (is_codes(*t)) {
     scale(op, "residual_scale", factor);
     return zero_point(op, "residual_zero_point", zero, type_of_codes(*t));

@@ -1,4 +1,4 @@
-"""The steps of a net on codes: what the nodes of a quantized net's graph call.
+"""What the nodes of a converted net's graph call: layers, and the steps of a net on codes.
 
 Codes are uint8 with one scale and zero point for a tensor, which the graph holds as numbers. The
 ops check types and shapes; nothing is looked up here but the layers' packed weights.
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..ops.epilogue import ACTIVATIONS, CONV_ACTIVATION_CODE, OUT_DTYPE_CODE
 
 if TYPE_CHECKING:
+    from ..nn.fused_conv2d import FusedConv2d
     from ..nn.int8_conv2d import Int8Conv2d
     from ..nn.static_int8_linear import StaticInt8Linear
 
@@ -50,7 +51,7 @@ def quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
     """
     if x.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(
-            "a quantized net has no gradient but its input requires grad: run under "
+            "this net has no gradient but its input requires grad: run under "
             "torch.inference_mode() or torch.no_grad(), or detach the input"
         )
     out: Tensor = torch.ops.pyops.int8_quantize.default(x, scale, zero_point, CODES)
@@ -91,6 +92,24 @@ def conv(
         *out,
     )
     return y
+
+
+def float_conv(
+    layer: FusedConv2d,
+    x: Tensor,
+    residual: Tensor | None,
+    act: tuple[int, float, float],
+    slope: Tensor | None,
+) -> Tensor:
+    """``act(layer(x) + residual)`` of floats.
+
+    Raises:
+        RuntimeError: a tensor would need a gradient.
+    """
+    layer.refuse_grad(x)
+    if residual is not None:
+        layer.refuse_grad(residual)
+    return layer.run(x, residual, act, None if slope is None else slope.float())
 
 
 def conv_of_rows(

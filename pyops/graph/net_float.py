@@ -17,27 +17,13 @@ from .net_forward import NetForward, NetPlan
 from .net_trace import drop_unread
 
 
-def conv(
-    layer: FusedConv2d,
-    x: Tensor,
-    residual: Tensor | None,
-    act: tuple[int, float, float],
-    slope: Tensor | None,
-) -> Tensor:
-    """``act(layer(x) + residual)``.
-
-    Raises:
-        RuntimeError: a tensor would need a gradient.
-    """
-    layer.refuse_grad(x)
-    if residual is not None:
-        layer.refuse_grad(residual)
-    return layer.run(x, residual, act, None if slope is None else slope.float())
-
-
 def lower(graph: fx.Graph, model: nn.Module) -> None:
-    """Exchanges layer steps for calls of ``conv``, in place; ``model`` holds the fused layers."""
+    """Exchanges layer steps for calls of ``float_conv``, in place; ``model`` holds the fused
+    layers. Notes in ``meta["floats"]`` what a net's program can do on floats: convolutions of
+    images, and pools of what they make."""
     for node in list(graph.nodes):
+        if node.target in (steps.pool, steps.adaptive_pool):
+            node.meta["floats"] = node.args[0].meta.get("floats", False)
         if node.target is not steps.layer:
             continue
         reference, x, residual, act = node.args
@@ -45,7 +31,11 @@ def lower(graph: fx.Graph, model: nn.Module) -> None:
             slope = act[3]
             if slope is not None and not isinstance(slope, fx.Node):
                 slope = graph.call_function(calls.constant, (slope,))
-            new = graph.call_function(conv, (reference, x, residual, calls.act_of(act), slope))
+            new = graph.call_function(
+                calls.float_conv, (reference, x, residual, calls.act_of(act), slope)
+            )
+        layer: Any = model.get_submodule(path_of(node))
+        new.meta["floats"] = layer.rank == 2
         node.replace_all_uses_with(new)
         graph.erase_node(node)
     drop_unread(graph)
@@ -96,10 +86,10 @@ class FloatForward(NetForward):
     def describe(self) -> str:
         """For ``explain``."""
         text = f"{self.cls.__name__} runs as one graph, convolutions with what follows them"
-        if not self.plan.dtype:
-            return text
-        dtype = str(self.first.packed.dtype).removeprefix("torch.")
-        return f"{text}, in {dtype} with float32 sums: casts its inputs, returns their dtype"
+        if self.plan.dtype:
+            dtype = str(self.first.packed.dtype).removeprefix("torch.")
+            text += f", in {dtype} with float32 sums: casts its inputs, returns their dtype"
+        return ". ".join([text, *self.runs_text()])
 
 
 def _is_float(value: Any) -> bool:

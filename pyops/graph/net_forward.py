@@ -37,7 +37,7 @@ class NetForward(GraphForward):
     """
 
     plan: NetPlan
-    runs: list[int]  # the int8 steps of each call of int8_net
+    runs: list[int]  # the steps of each call of run_net
 
     @classmethod
     def put(
@@ -48,8 +48,8 @@ class NetForward(GraphForward):
         notes: Notes,
         plan: NetPlan,
     ) -> None:
-        """Makes ``owner``, which holds the int8 layers, run the graph, which calls modules by their
-        paths in it. Runs of int8 steps are joined, in place."""
+        """Makes ``owner``, which holds the new layers, run the graph, which calls modules by their
+        paths in it. Runs of steps are joined, in place."""
         runs = join_runs(graph, owner)
         variant = Variant.of(graph, tensors, notes)
         forward = cls(owner, "forward", [variant], guards_of(owner))
@@ -62,12 +62,16 @@ class NetForward(GraphForward):
         count = len(self.plan.islands)
         text = f"{self.cls.__name__} runs as one graph with {count} float island(s)"
         names = "; ".join(", ".join(group) for group in self.plan.islands)
-        parts = [text + (f": {names}" if names else "")]
-        if self.runs:
-            steps = " + ".join(str(count) for count in self.runs)
-            calls = "1 call" if len(self.runs) == 1 else f"{len(self.runs)} calls"
-            parts.append(f"{steps} int8 steps run in {calls} of int8_net")
-        return ". ".join([*parts, *self.plan.decisions])
+        text += f": {names}" if names else ""
+        return ". ".join([text, *self.runs_text(), *self.plan.decisions])
+
+    def runs_text(self) -> list[str]:
+        """A sentence on the calls of ``run_net``, if there are any."""
+        if not self.runs:
+            return []
+        steps = " + ".join(str(count) for count in self.runs)
+        calls = "1 call" if len(self.runs) == 1 else f"{len(self.runs)} calls"
+        return [f"{steps} steps run in {calls} of run_net"]
 
 
 def net_of(module: nn.Module) -> NetForward | None:

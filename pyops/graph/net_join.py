@@ -1,4 +1,4 @@
-"""Joining the steps of a lowered net: each run of int8 steps becomes one call of ``int8_net``."""
+"""Joining the steps of a lowered net: each run of steps becomes one call of ``run_net``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch import fx, nn
 from ..ops import NetProgram
 from ..ops.epilogue import CONV_ACTIVATIONS, OUT_DTYPES
 from . import net_calls as calls
+from . import net_steps as steps
 from .net_run import Layer, NetRun
 from .net_trace import drop_unread, part_of
 
 _TINY, _HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+_FLOATS = calls.out_of(None)
 _HOMOGENEOUS = ("none", "relu", "clamp", "leaky_relu")
 
 
@@ -43,13 +45,15 @@ def join_runs(graph: fx.Graph, model: nn.Module) -> list[int]:
             runs.append([])
     runs = [run for run in runs if len(run) > 1]
     for number, run in enumerate(runs):
-        _Joining(graph, model, f"int8_run_{number}").replace(run)
+        _Joining(graph, model, f"run_{number}").replace(run)
     drop_unread(graph)
     graph.lint()
     return [len(run) for run in runs]
 
 
 def _joins(node: fx.Node, model: nn.Module) -> bool:
+    if node.meta.get("floats"):
+        return True
     if not node.meta.get("int8"):
         return False
     if node.target is calls.linear:
@@ -118,6 +122,13 @@ class _Joining:
             return self.program.clamp(self.registers[x], low, high)  # type: ignore[arg-type]
         return self.program.flatten(self.registers[x])
 
+    def slope(self, slope: fx.Node | None) -> int:
+        """Its place among the slopes of the call."""
+        if slope is None:
+            return -1
+        self.slopes.append(slope)
+        return len(self.slopes) - 1
+
     def layer(
         self, path: str, at: Any, act: str, out: Any, slope: int, rest: list[float] | None
     ) -> None:
@@ -171,10 +182,7 @@ def _conv(
     path = str(reference.target)
     module: Any = j.model.get_submodule(path)
     how = _act(act)
-    place = -1
-    if slope is not None:
-        place = len(j.slopes)
-        j.slopes.append(slope)
+    place = j.slope(slope)
     bounds = [n / out[1] if how["activation"] == "clamp" else n for n in act[1:]]
     shortcut = 1.0 if residual is None else residual_at[0] / out[1]
     fits = _TINY <= shortcut <= _HUGE and all(abs(n) <= _HUGE or math.isinf(n) for n in bounds)
@@ -191,6 +199,30 @@ def _conv(
         residual=None if residual is None else j.registers[residual],
         residual_at=residual_at,
         out=_to(out),
+        **how,
+    )
+
+
+def _float_conv(
+    j: _Joining,
+    reference: fx.Node,
+    x: fx.Node,
+    residual: fx.Node | None,
+    act: Any,
+    slope: fx.Node | None,
+) -> int:
+    path = str(reference.target)
+    module: Any = j.model.get_submodule(path)
+    how = _act(act)
+    j.layer(path, (1.0, 0), how["activation"], _FLOATS, j.slope(slope), None)
+    return j.program.float_conv(
+        j.registers[x],
+        module.packed.shape,
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+        bias=module._buffers["bias"] is not None,
+        residual=None if residual is None else j.registers[residual],
         **how,
     )
 
@@ -228,6 +260,14 @@ def _adaptive_pool(j: _Joining, x: fx.Node, kind: int, size: Any, at: Any, out: 
     return j.program.adaptive_pool(j.registers[x], at, kind, size, _to(out))
 
 
+def _float_pool(j: _Joining, x: fx.Node, kind: int, *how: Any) -> int:
+    return j.program.float_pool(j.registers[x], kind, *how)
+
+
+def _float_adaptive_pool(j: _Joining, x: fx.Node, kind: int, size: Any) -> int:
+    return j.program.float_adaptive_pool(j.registers[x], kind, size)
+
+
 _ADDS: dict[Any, Callable[..., int]] = {
     calls.quantize: _quantize,
     calls.dequantize: _dequantize,
@@ -237,4 +277,7 @@ _ADDS: dict[Any, Callable[..., int]] = {
     calls.concat: _concat,
     calls.pool: _pool,
     calls.adaptive_pool: _adaptive_pool,
+    calls.float_conv: _float_conv,
+    steps.pool: _float_pool,
+    steps.adaptive_pool: _float_adaptive_pool,
 }

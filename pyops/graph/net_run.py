@@ -1,4 +1,4 @@
-"""A run of int8 steps in one call: what a node of a joined graph calls (``net_join.py``).
+"""A run of steps in one call: what a node of a joined graph calls (``net_join.py``).
 
 The program is fixed; weights, scales and biases are looked up in the layers at every call, with no
 more Python than it takes to see that they are those of the call before.
@@ -44,6 +44,11 @@ class Layer:
     folded: tuple[float, ...] | None
     ratio: float
     out_scale: float
+
+
+def _scale_of(packed: Any) -> Any:
+    """The scale of an int8 weight; None of a float one."""
+    return getattr(packed, "scale", None)
 
 
 def foldable(scale_w: Tensor, ratio: float) -> bool:
@@ -110,13 +115,14 @@ class _Bound:
         for state, seen in zip(self.states, last.seen, strict=True):
             packed, bias = state["packed"], state["_buffers"]["bias"]
             own = packed.__dict__
+            scale = own.get("scale")
             if (
                 not seen
                 or own["_data"] is not seen[0]
-                or own["scale"] is not seen[1]
+                or scale is not seen[1]
                 or bias is not seen[2]
                 or seen[0]._version != seen[3]
-                or seen[1]._version != seen[4]
+                or (scale is not None and scale._version != seen[4])
                 or (bias is not None and bias._version != seen[5])
             ):
                 changed.append(i)
@@ -138,7 +144,7 @@ class _Bound:
     def _layer(self, i: int, new: _Taken) -> None:
         layer, state = self.run.layers[i], self.states[i]
         packed, bias = state["packed"], state["_buffers"]["bias"]
-        data, scale = packed.get(), packed.scale
+        data, scale = packed.get(), _scale_of(packed)
         check_bias(layer, bias)
         # Inference tensors have no version: such a layer is taken anew at every call.
         all_three = (data, scale, bias)
@@ -150,7 +156,7 @@ class _Bound:
         numbers = self.run.program.numbers
         count = 2 if layer.folded is None else len(layer.folded)
         own = tuple(numbers[layer.numbers : layer.numbers + count])
-        rest = [scale] if bias is None else [scale, bias]
+        rest = [tensor for tensor in (scale, bias) if tensor is not None]
         if layer.folded is not None and foldable(scale, layer.ratio):
             own = layer.folded
             with torch.inference_mode(False), torch.no_grad():
@@ -172,7 +178,7 @@ def check_bias(layer: Layer, bias: Tensor | None) -> None:
         now = "has" if bias is not None else "has no"
         raise RuntimeError(
             f"{layer.path} {now} bias, which the net's graph was made without knowing: change its "
-            "values, or quantize the model again"
+            "values, or convert the model again"
         )
 
 
@@ -199,7 +205,7 @@ class NetRun:
         inputs = given[: program.inputs]
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
             raise RuntimeError(
-                "a quantized net has no gradient but its input requires grad: run under "
+                "this net has no gradient but its input requires grad: run under "
                 "torch.inference_mode() or torch.no_grad(), or detach the input"
             )
         if torch.compiler.is_compiling():
@@ -214,7 +220,7 @@ class NetRun:
             tensors, numbers = taken.tensors, taken.numbers
             if self.has_slopes:
                 tensors = self._with_slopes(taken.parts, given)
-        out: list[Tensor] = torch.ops.pyops.int8_net.default(
+        out: list[Tensor] = torch.ops.pyops.run_net.default(
             inputs, tensors, program.steps, numbers, program.outputs
         )
         return out
@@ -224,7 +230,7 @@ class NetRun:
         for layer, part in zip(self.layers, parts, strict=True):
             tensors += part
             if layer.slope >= 0:
-                tensors.append(given[layer.slope])
+                tensors.append(given[layer.slope].float())  # PReLU's may be bfloat16
         return tensors
 
     def _traced(
@@ -236,9 +242,10 @@ class NetRun:
             module: Any = owner.get_submodule(layer.path)
             packed, bias = module.packed, module._buffers["bias"]
             check_bias(layer, bias)
-            rest = [packed.scale] if bias is None else [packed.scale, bias]
+            scale = _scale_of(packed)
+            rest = [tensor for tensor in (scale, bias) if tensor is not None]
             if layer.folded is not None and _folds_while_tracing(packed._key, layer.ratio):
-                rest = fold(packed.scale, bias, layer)
+                rest = fold(scale, bias, layer)
                 for i, number in enumerate(layer.folded):
                     numbers[layer.numbers + i] = number
             parts.append([packed.get(), *rest])

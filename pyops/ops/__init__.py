@@ -7,10 +7,10 @@ from .int8_conv_relu import int8_conv_pack, int8_conv_relu, int8_conv_unpack
 from .int8_gemm import int8_gemm, int8_pack, int8_unpack, quantize_rows, quantize_weight
 from .int8_gemm_linear import int8_linear
 from .int8_gemm_rows import RowProgram, int8_rows
-from .int8_net import NetProgram, int8_net
-from .int8_net_prepared import PreparedNet
 from .int8_pool import int8_adaptive_pool, int8_pool
 from .int8_pool_codes import int8_add, int8_concat, int8_dequantize, int8_quantize
+from .net import NetProgram, run_net
+from .net_prepared import PreparedNet
 from .weight_only import int4_linear, int8_weight_linear
 from .weight_only_pack import (
     int4_pack,
@@ -43,7 +43,6 @@ __all__ = [
     "int8_dequantize",
     "int8_gemm",
     "int8_linear",
-    "int8_net",
     "int8_pack",
     "int8_pool",
     "int8_quantize",
@@ -55,4 +54,5 @@ __all__ = [
     "quantize_rows",
     "quantize_weight",
     "quantize_weight_int4",
+    "run_net",
 ]

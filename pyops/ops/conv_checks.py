@@ -112,6 +112,13 @@ def conv_pack(weight: Tensor, groups: int) -> None:
         )
 
 
+def residual_shape(op: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(
+            f"{op}: residual must be {list(shape)} like the output, but is {list(tensor.shape)}"
+        )
+
+
 def residual(
     op: str, tensor: Tensor | None, factor: float, zero: int, shape: tuple[int, ...]
 ) -> None:
@@ -119,10 +126,7 @@ def residual(
         if factor != 1.0 or zero != 0:
             raise ValueError(f"{op}: residual_scale and residual_zero_point are for a residual")
         return
-    if tuple(tensor.shape) != shape:
-        raise ValueError(
-            f"{op}: residual must be {list(shape)} like the output, but is {list(tensor.shape)}"
-        )
+    residual_shape(op, tensor, shape)
     if tensor.dtype in _CODES:
         checks.scale(op, "residual_scale", factor)
         return checks.zero_point(op, "residual_zero_point", zero, tensor.dtype)

@@ -113,7 +113,9 @@ def conv_relu(
         return out
     except RuntimeError as error:
         refused = error
-    own.conv_relu(x, packed, weight_shape, steps, around, spread, bias, residual, code, slope)
+    own.conv_relu(
+        x, packed, weight_shape, steps, around, spread, bias, residual, code, low, high, slope
+    )
     raise refused
 
 

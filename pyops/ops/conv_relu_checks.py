@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import checks
-from .conv_checks import positions
-from .epilogue import CONV_ACTIVATIONS
+from . import checks, conv_checks
+from .epilogue import CONV_ACTIVATIONS, Activation
 
 OP = "conv_relu"
 DTYPES = (torch.float32, torch.bfloat16)
@@ -53,13 +52,6 @@ def unpack(packed: Tensor, shape: Sequence[int], weight_dtype: int) -> None:
     checks.packed(op, packed, "conv_relu_pack")
 
 
-def _numbers(name: str, values: Sequence[int], count: int, least: int) -> None:
-    if len(values) != count or any(v < least for v in values):
-        raise ValueError(
-            f"{OP}: {name} must be {count} integers of at least {least}, but is {list(values)}"
-        )
-
-
 def output_shape(
     x: Tensor,
     shape: Sequence[int],
@@ -69,38 +61,13 @@ def output_shape(
 ) -> tuple[int, int, int, int]:
     """``[N, OC, OH, OW]``, once the geometry has been checked."""
     weight_shape(OP, shape)
-    _numbers("stride", stride, 2, 1)
-    _numbers("padding", padding, 4, 0)
-    _numbers("dilation", dilation, 2, 1)
-    if x.dim() != 4:
-        raise ValueError(f"{OP}: x must be 4-D [N, C, H, W], but is {x.dim()}-D")
-    n, c, h, w = x.shape
     oc, cg, kh, kw = shape
+    _, _, _, (oh, ow) = conv_checks.geometry(OP, x, (kh, kw), stride, padding, dilation)
+    n, c = x.shape[:2]
     if c < 1 or c % cg:
         raise ValueError(f"{OP}: x has {c} channels, which is no multiple of the weight's {cg}")
     groups_of(OP, oc, c // cg)
-    oh = positions(h, kh, stride[0], padding[0] + padding[1], dilation[0])
-    ow = positions(w, kw, stride[1], padding[2] + padding[3], dilation[1])
-    if oh < 1 or ow < 1:
-        raise ValueError(
-            f"{OP}: a kernel of {kh} x {kw} does not fit the input of {h} x {w} with padding "
-            f"{list(padding)} and dilation {list(dilation)}"
-        )
     return n, oc, oh, ow
-
-
-def _slope(activation: int, slope: Tensor | None, oc: int) -> None:
-    if (slope is not None) != (CONV_ACTIVATIONS[activation] == "leaky_relu"):
-        raise ValueError(
-            f"{OP}: slope goes with the activation 'leaky_relu', and with no other, but "
-            f"{CONV_ACTIVATIONS[activation]!r} is given {'one' if slope is not None else 'none'}"
-        )
-    if slope is None:
-        return
-    if slope.dtype != torch.float32:
-        raise TypeError(f"{OP}: slope must be torch.float32, but is {slope.dtype}")
-    if slope.dim() != 1 or slope.shape[0] not in (1, oc):
-        raise ValueError(f"{OP}: slope must be [1] or [{oc}], but is {list(slope.shape)}")
 
 
 def conv_relu(
@@ -113,6 +80,8 @@ def conv_relu(
     bias: Tensor | None,
     residual: Tensor | None,
     activation: int,
+    low: float,
+    high: float,
     slope: Tensor | None,
 ) -> tuple[int, int, int, int]:
     """The shape of the output.
@@ -128,12 +97,10 @@ def conv_relu(
         raise TypeError(
             f"{OP}: residual must have the dtype of x, {x.dtype}, but is {residual.dtype}"
         )
-    if residual is not None and residual.shape != out:
-        raise ValueError(
-            f"{OP}: residual must have the shape of the output, {list(out)}, "
-            f"but is {list(residual.shape)}"
-        )
+    if residual is not None:
+        conv_checks.residual_shape(OP, residual, out)
     checks.code(OP, "activation", activation, len(CONV_ACTIVATIONS))
-    _slope(activation, slope, out[1])
+    act = Activation(CONV_ACTIVATIONS[activation], low, high, slope)
+    conv_checks.activation(OP, act, out[1])
     checks.same_device(OP, x, packed=packed, bias=bias, residual=residual, slope=slope)
     return out

@@ -63,8 +63,9 @@ def conv_relu_reference(
     slope: Tensor | None,
 ) -> Tensor:
     shape = own.conv_relu(
-        x, packed, weight_shape, stride, padding, dilation, bias, residual, activation, slope
-    )
+        x, packed, weight_shape, stride, padding, dilation, bias, residual, activation, low, high,
+        slope,
+    )  # fmt: skip
     weight, groups = _weight(own.OP, packed, weight_shape, x.dtype)
     if groups != x.shape[1] // weight_shape[1]:
         raise ValueError(
@@ -96,6 +97,7 @@ def conv_relu_fake(
     slope: Tensor | None,
 ) -> Tensor:
     shape = own.conv_relu(
-        x, packed, weight_shape, stride, padding, dilation, bias, residual, activation, slope
-    )
+        x, packed, weight_shape, stride, padding, dilation, bias, residual, activation, low, high,
+        slope,
+    )  # fmt: skip
     return empty_image(shape, x.dtype, x.device)

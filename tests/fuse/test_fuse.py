@@ -11,7 +11,8 @@ from torch import nn
 
 import pyops
 from pyops.graph.net_forward import net_of
-from pyops.nn import FusedConv1d, FusedConv2d
+from pyops.graph.net_run import NetRun
+from pyops.nn import FusedConv1d
 from pyops.ops.conv_relu import kernel_of
 from pyops.testing.compare import sqnr_db
 from pyops.testing.models import mobilenet_v2, resnet
@@ -77,26 +78,40 @@ def test_the_graph_computes_what_the_net_does(settle, given):
     }
 
 
-def test_every_convolution_is_one_call_of_the_graph(settle, monkeypatch):
-    calls = []
-    run_layer = FusedConv2d.run
+def steps_of(program):
+    """Kind and integers of each step."""
+    at, found = 0, []
+    while at < len(program.steps):
+        kind, count = program.steps[at : at + 2]
+        found.append((kind, program.steps[at + 2 : at + 2 + count]))
+        at += 2 + count
+    return found
 
-    def count(self, x, residual=None, act=(0, 0.0, 0.0), slope=None):
-        calls.append((residual is not None, act[0], slope is not None))
-        return run_layer(self, x, residual, act, slope)
+
+def test_convolutions_and_pools_are_one_call(settle, monkeypatch):
+    programs, call_run = [], NetRun.__call__
+
+    def count(self, *given):
+        programs.append(self.program)
+        return call_run(self, *given)
 
     fused = pyops.fuse(settle(Net()))
-    monkeypatch.setattr(FusedConv2d, "run", count)
+    monkeypatch.setattr(NetRun, "__call__", count)
     run(fused, torch.randn(IMAGE))
     clamp, hardswish, leaky = (
         pyops.ops.epilogue.CONV_ACTIVATION_CODE[n] for n in ("clamp", "hardswish", "leaky_relu")
     )
-    assert calls == [
-        (False, 1, False),
-        (True, clamp, False),
-        (False, hardswish, False),
-        (False, leaky, True),
+    (program,) = programs
+    conv, pool = 10, 11
+    found = [(kind, *(ints[:3] if kind == conv else ints[:1])) for kind, ints in steps_of(program)]
+    assert found == [
+        (conv, 0, -1, 1),
+        (conv, 1, 1, clamp),
+        (conv, 2, -1, hardswish),
+        (pool, 3),
+        (conv, 4, -1, leaky),
     ]
+    assert fused.__dict__["forward"].runs == [5]
 
 
 def test_rows(settle):
@@ -140,7 +155,7 @@ def test_explain(settle):
     assert rows["fc"].reason == "fuse leaves Linears to torch"
     assert pyops.explain(fused).graphs == (
         "Net runs as one graph, convolutions with what follows them, in bfloat16 with float32 "
-        "sums: casts its inputs, returns their dtype",
+        "sums: casts its inputs, returns their dtype. 2 steps run in 1 call of run_net",
     )
     text = str(pyops.explain(fused))
     assert "3 of 5 layers in fused float" in text

@@ -87,8 +87,8 @@ def test_explain_counts_the_steps(monkeypatch):
     counts = net.__dict__["forward"].runs
     assert counts
     (text,) = pyops.explain(net).graphs
-    assert f"{' + '.join(map(str, counts))} int8 steps run in" in text
-    assert "of int8_net" in text
+    assert f"{' + '.join(map(str, counts))} steps run in" in text
+    assert "of run_net" in text
 
 
 def test_folding_moves_codes_by_one_at_most(monkeypatch):
@@ -238,7 +238,7 @@ def test_compile_and_export_give_the_same_codes(monkeypatch):
 
 def test_gradients_are_refused(monkeypatch):
     net = quantized(monkeypatch)
-    with pytest.raises(RuntimeError, match="a quantized net has no gradient but its input"):
+    with pytest.raises(RuntimeError, match="this net has no gradient but its input"):
         net(torch.randn(1, 3, 12, 12, requires_grad=True))
 
 
@@ -277,8 +277,8 @@ def test_what_is_recorded_means_something_elsewhere(monkeypatch):
         expected = net(x)
         assert same(expected, copy.deepcopy(net)(x))
         for recorded in (torch.jit.trace(net, x).graph, make_fx(net)(x).graph):
-            assert "pyops.int8_net" in str(recorded).replace("::", ".")
-            assert "int8_net_run" not in str(recorded)
+            assert "pyops.run_net" in str(recorded).replace("::", ".")
+            assert "run_prepared_net" not in str(recorded)
         assert same(net(x), expected)
 
 

@@ -1,4 +1,4 @@
-"""Programs that are prepared once: the same as int8_net, for any inputs that follow."""
+"""Programs that are prepared once: the same as net, for any inputs that follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyops
 from pyops import backends, ops
 from pyops.graph import net_run
 from pyops.ops import NetProgram, PreparedNet
-from pyops.testing.cases.int8_net import net_case
+from pyops.testing.cases.net import net_case
 
 CODES = (torch.uint8, 0.05, 7)
 
@@ -38,7 +38,7 @@ def conv_program():
     return program, [ops.int8_conv_pack(weight), torch.full((4,), 0.01)]
 
 
-def test_prepared_nets_equal_int8_net():
+def test_prepared_nets_equal_net():
     """Random programs, each called twice."""
     seen = 0
     for seed in range(40):
@@ -59,7 +59,7 @@ def test_inputs_of_other_sizes_types_and_orders():
         for dtype in (torch.float32, torch.bfloat16):
             for order in (torch.contiguous_format, torch.channels_last):
                 x = torch.randn(shape).to(dtype).contiguous(memory_format=order)
-                assert same(net([x]), ops.int8_net(program, [x], tensors))
+                assert same(net([x]), ops.run_net(program, [x], tensors))
 
 
 def test_tensors_may_move():
@@ -96,12 +96,12 @@ def test_a_number_that_is_not_there():
     program, tensors = conv_program()
     net, x = PreparedNet(program, tensors, program.numbers), torch.randn(1, 3, 5, 6)
     number = net.number
-    assert same(torch.ops.pyops.int8_net_run([x], number), net([x]))
+    assert same(torch.ops.pyops.run_prepared_net([x], number), net([x]))
     del net
     gc.collect()
-    words = f"int8_net_run: net is {number}, which int8_net_prepare has not returned, or which is"
+    words = f"run_prepared_net: net is {number}, which prepare_net has not returned, or which is"
     with pytest.raises((RuntimeError, ValueError), match=words):
-        torch.ops.pyops.int8_net_run([x], number)
+        torch.ops.pyops.run_prepared_net([x], number)
     backends.forget_prepared_net(number)  # again: nothing happens
 
 
@@ -117,7 +117,7 @@ def test_threads_share_a_net():
     program, tensors = conv_program()
     net = PreparedNet(program, tensors, program.numbers)
     xs = [torch.randn(1 + i % 2, 3, 17 + i % 3, 19) for i in range(24)]
-    expected = [ops.int8_net(program, [x], tensors) for x in xs]
+    expected = [ops.run_net(program, [x], tensors) for x in xs]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda x: net([x]), xs))
     assert all(map(same, found, expected))

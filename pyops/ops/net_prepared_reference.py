@@ -1,4 +1,4 @@
-"""Reference and fake of the ops on prepared nets: those of ``int8_net``."""
+"""Reference and fake of the ops on prepared nets: those of ``run_net``."""
 
 import itertools
 import weakref
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .int8_net_reference import int8_net_fake, int8_net_reference
+from .net_reference import run_net_fake, run_net_reference
 
 if TYPE_CHECKING:
-    from .int8_net_prepared import PreparedNet
+    from .net_prepared import PreparedNet
 
 # By number. Those of the reference are above all that the kernels give.
 prepared: "weakref.WeakValueDictionary[int, PreparedNet]" = weakref.WeakValueDictionary()
@@ -23,13 +23,13 @@ def _arguments(
     found = prepared.get(net)
     if found is None:
         raise ValueError(
-            f"int8_net_run: net is {net}, which int8_net_prepare has not returned, or which is "
+            f"run_prepared_net: net is {net}, which prepare_net has not returned, or which is "
             "forgotten"
         )
     return found.arguments
 
 
-def int8_net_prepare_reference(
+def prepare_net_reference(
     tensors: Sequence[Tensor],
     steps: Sequence[int],
     numbers: Sequence[float],
@@ -38,7 +38,7 @@ def int8_net_prepare_reference(
     return next(_numbers)
 
 
-def int8_net_prepare_fake(
+def prepare_net_fake(
     tensors: Sequence[Tensor],
     steps: Sequence[int],
     numbers: Sequence[float],
@@ -47,9 +47,9 @@ def int8_net_prepare_fake(
     return next(_numbers)
 
 
-def int8_net_run_reference(inputs: Sequence[Tensor], net: int) -> list[Tensor]:
-    return int8_net_reference(inputs, *_arguments(net))
+def run_prepared_net_reference(inputs: Sequence[Tensor], net: int) -> list[Tensor]:
+    return run_net_reference(inputs, *_arguments(net))
 
 
-def int8_net_run_fake(inputs: Sequence[Tensor], net: int) -> list[Tensor]:
-    return int8_net_fake(inputs, *_arguments(net))
+def run_prepared_net_fake(inputs: Sequence[Tensor], net: int) -> list[Tensor]:
+    return run_net_fake(inputs, *_arguments(net))

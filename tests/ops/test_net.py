@@ -1,4 +1,4 @@
-"""int8_net: programs of int8 steps, against one op after another."""
+"""run_net: programs of int8 steps, against one op after another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyops
-from pyops.testing.cases.int8_net import net_case
+from pyops.testing.cases.net import net_case
 
 
 def order(x):

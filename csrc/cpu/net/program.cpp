@@ -1,17 +1,17 @@
 // Reads and checks a call, and plans the memory of its registers.
-#include "cpu/int8_net/program.h"
+#include "cpu/net/program.h"
 
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 
 #include "cpu/common/nhwc.h"
-#include "cpu/int8_net/steps.h"
+#include "cpu/net/steps.h"
 
 namespace pyops::cpu {
 namespace {
 
-constexpr char kOp[] = "int8_net";
+constexpr char kOp[] = "run_net";
 
 // The bytes of scratch, cut into pieces that are taken and free.
 class Pieces {

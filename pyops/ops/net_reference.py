@@ -1,6 +1,6 @@
-"""Reference of ``int8_net`` in plain torch, its fake, and the checks that both make.
+"""Reference of ``run_net`` in plain torch, its fake, and the checks that both make.
 
-A step is its kind, the number of its integers, and the integers; ``csrc/cpu/int8_net/program.h``
+A step is its kind, the number of its integers, and the integers; ``csrc/cpu/net/program.h``
 lists them. Each step runs the reference or the fake of the op that it stands for.
 """
 
@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checks, conv_checks
+from . import checks, conv_checks, float_pools
+from . import conv_relu_reference as float_plain
 from . import int8_conv_relu_reference as conv_plain
 from . import int8_gemm_reference as gemm_plain
 from . import int8_pool_codes_reference as codes_plain
 from . import int8_pool_reference as pool_plain
 
-OP = "int8_net"
+OP = "run_net"
 KINDS = (
     "quantize", "dequantize", "conv", "linear", "add", "concat", "pool", "adaptive pool", "clamp",
-    "flatten",
+    "flatten", "float conv", "float pool", "float adaptive pool",
 )  # fmt: skip
-_COUNTS = (3, 3, 20, 7, 7, None, 18, 7, 3, 1)
+_COUNTS = (3, 3, 20, 7, 7, None, 18, 7, 3, 1, 16, 13, 4)
 
 
 class _Step:
@@ -161,8 +162,32 @@ def _flatten(step: _Step) -> Tensor:
     return x.flatten(1).clone(memory_format=torch.contiguous_format)
 
 
+def _float_conv(step: _Step) -> Tensor:
+    _, shortcut, act, flags, *window = step.ints
+    x, residual = step.register(0), None if shortcut == -1 else step.register(1)
+    checks.code(OP, "flags", flags, 4)
+    packed, bias, slope = step.tensor(), step.tensor(flags & 1), step.tensor(flags & 2)
+    low, high = step.numbers(2)
+    return step.plain(float_plain, "conv_relu")(
+        x, packed, window[:4], window[4:6], window[6:10], window[10:], bias, residual, act, low,
+        high, slope,
+    )  # fmt: skip
+
+
+def _float_pool(step: _Step) -> Tensor:
+    _, kind, *window, ceil, include, divisor = step.ints
+    how = (window[:2], window[2:4], window[4:6], window[6:], bool(ceil), bool(include), divisor)
+    return float_pools.pool(step.register(0), kind, *how)
+
+
+def _float_adaptive(step: _Step) -> Tensor:
+    _, kind, *size = step.ints
+    return float_pools.adaptive_pool(step.register(0), kind, size)
+
+
 _RUN: tuple[Callable[[_Step], Tensor], ...] = (
     _quantize, _dequantize, _conv, _linear, _add, _concat, _pool, _adaptive, _clamp, _flatten,
+    _float_conv, _float_pool, _float_adaptive,
 )  # fmt: skip
 
 
@@ -231,7 +256,7 @@ class _Call:
             at, number = at + 2 + count, number + 1
 
 
-def int8_net_reference(
+def run_net_reference(
     inputs: Sequence[Tensor],
     tensors: Sequence[Tensor],
     steps: Sequence[int],
@@ -241,7 +266,7 @@ def int8_net_reference(
     return _Call("reference", inputs, tensors, steps, numbers).run(outputs)
 
 
-def int8_net_fake(
+def run_net_fake(
     inputs: Sequence[Tensor],
     tensors: Sequence[Tensor],
     steps: Sequence[int],

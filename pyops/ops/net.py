@@ -1,7 +1,7 @@
-"""A run of int8 steps in one call: convolutions, linear layers, sums, pools and what is between.
+"""Steps of a net in one call: convolutions, linear layers, sums, pools and what is between.
 
 At small batches the layers of a convnet take as long to call as to compute, and at large ones each
-output is memory that has to be mapped anew. ``int8_net`` checks all steps, puts what is between
+output is memory that has to be mapped anew. ``run_net`` checks all steps, puts what is between
 them into one piece of memory, where two values share a place if they are not needed at one time,
 and runs one after another. The piece stays with the thread that called, as large as its largest
 call needed it.
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from . import checks
-from . import int8_net_reference as plain
+from . import net_reference as plain
 from .define import define
 from .epilogue import ACTIVATION_CODE, CONV_ACTIVATION_CODE, OUT_DTYPE_CODE
 
 define(
-    "int8_net(Tensor[] inputs, Tensor[] tensors, int[] steps, float[] numbers, int[] outputs) "
+    "run_net(Tensor[] inputs, Tensor[] tensors, int[] steps, float[] numbers, int[] outputs) "
     "-> Tensor[]",
     plain,
 )
@@ -47,7 +47,7 @@ class NetProgram:
         program.returns(y)
 
     Each method returns the number of its register. ``steps``, ``numbers`` and ``outputs`` are what
-    the dispatcher op takes (``csrc/cpu/int8_net/program.h``). Names and dtypes that are unknown
+    the dispatcher op takes (``csrc/cpu/net/program.h``). Names and dtypes that are unknown
     raise ValueError or TypeError here, all else in the call.
     """
 
@@ -168,6 +168,48 @@ class NetProgram:
         """``[N, ...]`` to ``[N, rest]``; images in the order of ``[N, C, H, W]``."""
         return self._add(9, [x], [])
 
+    def float_conv(
+        self,
+        x: int,
+        weight_shape: Sequence[int],
+        *,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0, 0, 0),
+        dilation: Sequence[int] = (1, 1),
+        bias: bool = True,
+        residual: int | None = None,
+        activation: str = "none",
+        low: float = 0.0,
+        high: float = 0.0,
+    ) -> int:
+        """``conv_relu``; takes packed, (bias), and the slope of "leaky_relu"."""
+        act = _activation(activation, CONV_ACTIVATION_CODE)
+        flags = int(bias) + 2 * (activation == "leaky_relu")
+        own = [x, -1 if residual is None else residual, act, flags]
+        return self._add(10, [*own, *weight_shape, *stride, *padding, *dilation], [low, high])
+
+    def float_pool(
+        self,
+        x: int,
+        kind: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor: int,
+    ) -> int:
+        """torch's pools of float32 or bfloat16; ``kind`` as that of ``pool``."""
+        window = [*kernel, *stride, *padding, *dilation]
+        return self._add(
+            11, [x, kind, *window, int(ceil_mode), int(count_include_pad), divisor], []
+        )
+
+    def float_adaptive_pool(self, x: int, kind: int, size: Sequence[int]) -> int:
+        """torch's adaptive pools of float32 or bfloat16."""
+        return self._add(12, [x, kind, *size], [])
+
     def returns(self, *registers: int) -> None:
         """Says which registers the call returns: of those that steps make."""
         self.outputs.extend(registers)
@@ -181,17 +223,17 @@ class NetProgram:
 
 def _code(dtype: torch.dtype) -> int:
     if dtype not in OUT_DTYPE_CODE:
-        raise TypeError(f"int8_net: a step's dtype must be one of {list(OUT_DTYPE_CODE)}: {dtype}")
+        raise TypeError(f"run_net: a step's dtype must be one of {list(OUT_DTYPE_CODE)}: {dtype}")
     return OUT_DTYPE_CODE[dtype]
 
 
 def _activation(name: str, codes: dict[str, int]) -> int:
     if name not in codes:
-        raise ValueError(f"int8_net: activation must be one of {tuple(codes)}, but is {name!r}")
+        raise ValueError(f"run_net: activation must be one of {tuple(codes)}, but is {name!r}")
     return codes[name]
 
 
-def int8_net(
+def run_net(
     program: NetProgram, inputs: Sequence[Tensor], tensors: Sequence[Tensor]
 ) -> list[Tensor]:
     """Run ``program``.
@@ -213,14 +255,14 @@ def int8_net(
     """
     if len(inputs) != program.inputs:
         raise ValueError(
-            f"int8_net: the program takes {program.inputs} inputs, but {len(inputs)} are given"
+            f"run_net: the program takes {program.inputs} inputs, but {len(inputs)} are given"
         )
-    checks.no_grad("int8_net", *inputs, *tensors)
+    checks.no_grad("run_net", *inputs, *tensors)
     arguments = (inputs, tensors, program.steps, program.numbers, program.outputs)
     try:
-        out: list[Tensor] = torch.ops.pyops.int8_net.default(*arguments)
+        out: list[Tensor] = torch.ops.pyops.run_net.default(*arguments)
         return out
     except RuntimeError as error:
         refused = error
-    plain.int8_net_fake(*arguments)
+    plain.run_net_fake(*arguments)
     raise refused

@@ -1,4 +1,4 @@
-"""Random programs of ``int8_net``, with what one op after another makes of them."""
+"""Random programs of ``run_net``, with what one op after another makes of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyops import ops
-from pyops.ops import NetProgram, int8_net
-from pyops.ops import int8_net_reference as plain
+from pyops.ops import NetProgram, run_net
+from pyops.ops import net_reference as plain
 from pyops.ops.int8_conv_packing import pack_conv_plain
 from pyops.ops.packing import MAX_K, pack_plain
 
@@ -41,12 +41,12 @@ class NetCase:
         return f"{', '.join(self.names)} from {[list(x.shape) for x in self.inputs]}"
 
     def run(self) -> list[Tensor]:
-        return int8_net(self.program, self.inputs, self.tensors)
+        return run_net(self.program, self.inputs, self.tensors)
 
     def plain(self, kind: str) -> list[Tensor]:
         """By the "reference" or the "fake"."""
         p = self.program
-        function: Any = getattr(plain, f"int8_net_{kind}")
+        function: Any = getattr(plain, f"run_net_{kind}")
         out: list[Tensor] = function(self.inputs, self.plain_tensors, p.steps, p.numbers, p.outputs)
         return out
 

@@ -1,4 +1,4 @@
-"""What int8_net refuses, in whose words, before anything runs."""
+"""What run_net refuses, in whose words, before anything runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 
 import pyops
 from pyops import ops
-from pyops.ops import NetProgram, int8_net
-from pyops.ops import int8_net_reference as plain
+from pyops.ops import NetProgram, run_net
+from pyops.ops import net_reference as plain
 from pyops.ops.int8_conv_packing import pack_conv_plain
 from pyops.ops.packing import pack_plain
 
@@ -50,9 +50,9 @@ def ending_steps(*extra: int):
     return lambda arguments: arguments[2].extend(extra)
 
 
-STEP = "int8_net: step"
+STEP = "run_net: step"
 REFUSED = [
-    (dropping(0), ValueError, "int8_net: inputs must hold at least 1 tensor, but is empty"),
+    (dropping(0), ValueError, "run_net: inputs must hold at least 1 tensor, but is empty"),
     (setting(0, 0, torch.zeros(2, 3, 6, 6)), ValueError, None),
     (
         setting(0, 0, torch.zeros(2, 4, 6, 6, dtype=torch.int32)),
@@ -73,14 +73,14 @@ REFUSED = [
         f"{STEP} 1: int8_conv_relu: residual must be [2, 8, 6, 6] like the output, "
         "but is [2, 4, 6, 6]",
     ),
-    (setting(2, CONV_AT, 10), ValueError, f"{STEP} 1: kind code 10 is unknown"),
+    (setting(2, CONV_AT, 13), ValueError, f"{STEP} 1: kind code 13 is unknown"),
     (setting(2, CONV_AT, 0), ValueError, f"{STEP} 1: quantize takes 3 integers, but has 20"),
     (
         setting(2, CONV_AT + 1, 200),
         ValueError,
         f"{STEP} 1: it counts 200 integers, but there are 41",
     ),
-    (setting(2, CONV_AT + 5, 4), ValueError, f"{STEP} 1: int8_net: flags code 4 is unknown"),
+    (setting(2, CONV_AT + 5, 4), ValueError, f"{STEP} 1: run_net: flags code 4 is unknown"),
     (
         setting(2, CONV_AT + 14, 0),
         ValueError,
@@ -115,20 +115,20 @@ REFUSED = [
     (
         lambda arguments: arguments[1].append(torch.zeros(1)),
         ValueError,
-        "int8_net: the steps take 6 tensors, but 7 are given",
+        "run_net: the steps take 6 tensors, but 7 are given",
     ),
     (
         lambda arguments: arguments[3].append(1.0),
         ValueError,
-        "int8_net: the steps take 10 numbers, but 11 are given",
+        "run_net: the steps take 10 numbers, but 11 are given",
     ),
     (dropping(3), ValueError, f"{STEP} 4: the steps take more than the 9 numbers that are given"),
-    (dropping(4), ValueError, "int8_net: outputs must name at least 1 register, but is empty"),
+    (dropping(4), ValueError, "run_net: outputs must name at least 1 register, but is empty"),
     *[
         (
             lambda arguments, at=at: arguments[4].append(at),
             ValueError,
-            f"int8_net: output register {at} must be one that a step makes, named once",
+            f"run_net: output register {at} must be one that a step makes, named once",
         )
         for at in (0, 5, 6, -1)
     ],
@@ -137,7 +137,7 @@ REFUSED = [
 
 def public(arguments):
     inputs, tensors, steps, numbers, outputs = arguments
-    return int8_net(NetProgram(len(inputs), steps, numbers, outputs), inputs, tensors)
+    return run_net(NetProgram(len(inputs), steps, numbers, outputs), inputs, tensors)
 
 
 @pytest.mark.parametrize("case", range(len(REFUSED)))
@@ -148,7 +148,7 @@ def test_refusals(case):
     with pytest.raises(RuntimeError if message is None else kind) as refused:
         public(arguments)
     with pytest.raises(RuntimeError) as by_kernel:
-        torch.ops.pyops.int8_net.default(*arguments)
+        torch.ops.pyops.run_net.default(*arguments)
     if message is None:  # what the packed bytes hold
         message = f"{STEP} 1: int8_conv_relu: x has 3 channels, but the weight takes 4"
         assert str(refused.value).endswith(message)
@@ -159,14 +159,14 @@ def test_refusals(case):
     assert message.split(", but is ")[0] in str(by_kernel.value)
     arguments = call(plainly=True)
     change(arguments)
-    for function in (plain.int8_net_fake, plain.int8_net_reference):
+    for function in (plain.run_net_fake, plain.run_net_reference):
         with pytest.raises(kind) as refused:
             function(*arguments)
         assert str(refused.value) == message
 
 
 def test_the_call_itself_is_right():
-    (found,), (expected,) = public(call()), plain.int8_net_reference(*call(plainly=True))
+    (found,), (expected,) = public(call()), plain.run_net_reference(*call(plainly=True))
     assert torch.equal(found, expected)
 
 
@@ -193,7 +193,7 @@ def test_sizes_that_no_memory_holds():
     x = torch.zeros(64, 1, 1, 1, dtype=torch.uint8)
     weight = [ops.int8_conv_pack(torch.ones(1, 1, 1, 1, dtype=torch.int8)), torch.ones(1)]
     with pytest.raises(RuntimeError, match="step 0: it makes more than 2\\^48 bytes"):
-        torch.ops.pyops.int8_net.default(
+        torch.ops.pyops.run_net.default(
             [x], weight, program.steps, program.numbers, program.outputs
         )
 
@@ -201,11 +201,11 @@ def test_sizes_that_no_memory_holds():
 def test_gradients_and_counts():
     inputs, tensors, steps, numbers, outputs = call()
     program = NetProgram(1, steps, numbers, outputs)
-    with pytest.raises(ValueError, match="int8_net is for inference: an argument requires grad"):
-        int8_net(program, [inputs[0].requires_grad_()], tensors)
-    message = "int8_net: the program takes 1 inputs, but 2 are given"
+    with pytest.raises(ValueError, match="run_net is for inference: an argument requires grad"):
+        run_net(program, [inputs[0].requires_grad_()], tensors)
+    message = "run_net: the program takes 1 inputs, but 2 are given"
     with pytest.raises(ValueError, match=message):
-        int8_net(program, [inputs[0].detach()] * 2, tensors)
+        run_net(program, [inputs[0].detach()] * 2, tensors)
     with pytest.raises(ValueError, match=r"activation must be one of .* but is 'tanh'"):
         program.linear(0, (1.0, 0), 4, activation="tanh")
     with pytest.raises(TypeError, match=r"must be one of .*: torch\.float64"):

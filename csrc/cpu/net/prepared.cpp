@@ -1,15 +1,15 @@
-#include "cpu/int8_net/prepared.h"
+#include "cpu/net/prepared.h"
 
 #include <map>
 #include <memory>
 #include <mutex>
 
-#include "cpu/int8_net/program.h"
+#include "cpu/net/program.h"
 
 namespace pyops::cpu {
 namespace {
 
-// What a call of int8_net is given but its inputs, and the program as it was last read.
+// What a call of run_net is given but its inputs, and the program as it was last read.
 class PreparedNet {
  public:
   PreparedNet(const std::vector<Tensor>& tensors, const std::vector<int64_t>& steps,
@@ -61,8 +61,8 @@ PreparedNets& prepared() {
   return *all;
 }
 
-int64_t int8_net_prepare(const std::vector<Tensor>& tensors, const std::vector<int64_t>& steps,
-                         const std::vector<double>& numbers, const std::vector<int64_t>& outputs) {
+int64_t prepare_net(const std::vector<Tensor>& tensors, const std::vector<int64_t>& steps,
+                    const std::vector<double>& numbers, const std::vector<int64_t>& outputs) {
   auto net = std::make_shared<PreparedNet>(tensors, steps, numbers, outputs);
   PreparedNets& all = prepared();
   const std::lock_guard<std::mutex> guard(all.mutex);
@@ -70,14 +70,14 @@ int64_t int8_net_prepare(const std::vector<Tensor>& tensors, const std::vector<i
   return all.next++;
 }
 
-std::vector<Tensor> int8_net_run(const std::vector<Tensor>& inputs, int64_t number) {
+std::vector<Tensor> run_prepared_net(const std::vector<Tensor>& inputs, int64_t number) {
   std::shared_ptr<PreparedNet> net;
   {
     PreparedNets& all = prepared();
     const std::lock_guard<std::mutex> guard(all.mutex);
     const auto found = all.nets.find(number);
-    STD_TORCH_CHECK(found != all.nets.end(), "int8_net_run: net is ", number,
-                    ", which int8_net_prepare has not returned, or which is forgotten");
+    STD_TORCH_CHECK(found != all.nets.end(), "run_prepared_net: net is ", number,
+                    ", which prepare_net has not returned, or which is forgotten");
     net = found->second;
   }
   return net->run(inputs);
@@ -96,8 +96,8 @@ void forget_prepared_net(int64_t number) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) {
-  m.impl("int8_net_prepare", TORCH_BOX(&int8_net_prepare));
-  m.impl("int8_net_run", TORCH_BOX(&int8_net_run));
+  m.impl("prepare_net", TORCH_BOX(&prepare_net));
+  m.impl("run_prepared_net", TORCH_BOX(&run_prepared_net));
 }
 
 }  // namespace pyops::cpu

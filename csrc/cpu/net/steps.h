@@ -1,7 +1,7 @@
 // The steps of a net: each reads its integers, numbers and tensors and checks them with the checks
 // of the op that it stands for.
 #pragma once
-#include "cpu/int8_net/program.h"
+#include "cpu/net/program.h"
 
 namespace pyops::cpu {
 
@@ -41,9 +41,12 @@ class StepReader {
 
 using Step = std::unique_ptr<NetStep>;
 
-// Of layers.cpp; the other kinds are in steps.cpp.
+// Of layers.cpp and floats.cpp; the other kinds are in steps.cpp.
 Step read_conv(StepReader* reader, Value* made);
 Step read_linear(StepReader* reader, Value* made);
+Step read_float_conv(StepReader* reader, Value* made);
+Step read_float_pool(StepReader* reader, Value* made);
+Step read_float_adaptive(StepReader* reader, Value* made);
 
 // The step that begins, and what it makes.
 Step read_step(StepReader* reader, Value* made);

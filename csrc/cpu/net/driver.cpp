@@ -1,9 +1,9 @@
-// int8_net: check all of a program, give its registers their memory, run step after step.
+// run_net: check all of a program, give its registers their memory, run step after step.
 #include <algorithm>
 
 #include "cpu/common/buffer.h"
 #include "cpu/common/nhwc.h"
-#include "cpu/int8_net/program.h"
+#include "cpu/net/program.h"
 
 namespace pyops::cpu {
 namespace {
@@ -11,9 +11,9 @@ namespace {
 // Bytes behind the last register that a kernel may read (and ignore).
 constexpr int64_t kArenaSlack = 64;
 
-std::vector<Tensor> int8_net(const std::vector<Tensor>& inputs, const std::vector<Tensor>& tensors,
-                             const std::vector<int64_t>& steps, const std::vector<double>& numbers,
-                             const std::vector<int64_t>& outputs) {
+std::vector<Tensor> run_net(const std::vector<Tensor>& inputs, const std::vector<Tensor>& tensors,
+                            const std::vector<int64_t>& steps, const std::vector<double>& numbers,
+                            const std::vector<int64_t>& outputs) {
   return ReadyNet({inputs, tensors, steps, numbers, outputs}).run(inputs);
 }
 
@@ -62,6 +62,6 @@ std::vector<Tensor> ReadyNet::run(const std::vector<Tensor>& inputs) const {
   return made;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) { m.impl("int8_net", TORCH_BOX(&int8_net)); }
+STABLE_TORCH_LIBRARY_IMPL(pyops, CPU, m) { m.impl("run_net", TORCH_BOX(&run_net)); }
 
 }  // namespace pyops::cpu

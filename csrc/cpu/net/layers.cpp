@@ -1,23 +1,30 @@
 // The steps that multiply.
+#include "cpu/conv_relu/call.h"
 #include "cpu/int8_conv_relu/call.h"
 #include "cpu/int8_gemm/codes.h"
-#include "cpu/int8_net/steps.h"
+#include "cpu/net/steps.h"
 
 namespace pyops::cpu {
 namespace {
 
+template <class Call>
 class ConvStep final : public NetStep {
  public:
-  ConvStep(Int8ConvCall call, int x, int residual)
-      : call_(std::move(call)), x_(x), residual_(residual) {}
+  ConvStep(Call call, int x, int residual) : call_(std::move(call)), x_(x), residual_(residual) {}
   void run(const Places& r) const override {
     call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data);
   }
 
  private:
-  Int8ConvCall call_;
+  Call call_;
   int x_, residual_;
 };
+
+template <class Call>
+Step conv_step(Call call, int x, int residual, Value* made) {
+  *made = call.out();
+  return std::make_unique<ConvStep<Call>>(std::move(call), x, residual);
+}
 
 }  // namespace
 
@@ -25,7 +32,7 @@ Step read_conv(StepReader* in, Value* made) {
   in->expect("conv", 20);
   const int x = in->source(0), residual = in->integer(1) == -1 ? -1 : in->source(1);
   const int64_t flags = in->integer(3);
-  checks::code("int8_net", "flags", flags, 4);
+  checks::code("run_net", "flags", flags, 4);
   const Tensor& packed = in->tensor();
   const OptionalTensor scale_w = in->tensor(), bias = in->tensor_if(flags & 1),
                        slope = in->tensor_if(flags & 2);
@@ -50,8 +57,30 @@ Step read_conv(StepReader* in, Value* made) {
                                        in->integer(5)};
   Int8ConvCall call("int8_conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
                     arguments);
-  *made = call.out();
-  return std::make_unique<ConvStep>(std::move(call), x, residual);
+  return conv_step(std::move(call), x, residual, made);
+}
+
+Step read_float_conv(StepReader* in, Value* made) {
+  in->expect("float conv", 16);
+  const int x = in->source(0), residual = in->integer(1) == -1 ? -1 : in->source(1);
+  const int64_t flags = in->integer(3);
+  checks::code("run_net", "flags", flags, 4);
+  const Tensor& packed = in->tensor();
+  const OptionalTensor bias = in->tensor_if(flags & 1), slope = in->tensor_if(flags & 2);
+  const double* n = in->numbers(2);  // low, high
+  const ConvArguments arguments = {packed,
+                                   in->integers(4, 4),
+                                   in->integers(8, 2),
+                                   in->integers(10, 4),
+                                   in->integers(14, 2),
+                                   bias,
+                                   in->integer(2),
+                                   n[0],
+                                   n[1],
+                                   slope};
+  ConvReluCall call("conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
+                    arguments);
+  return conv_step(std::move(call), x, residual, made);
 }
 
 namespace {
@@ -89,7 +118,7 @@ LinearStep::LinearStep(StepReader* in, Value* made) {
   const Dtype type = checks::type_of_codes(x);
   STD_TORCH_CHECK(x.dim() >= 1, op, ": a must have at least 1 dimension, but has 0");
   STD_TORCH_CHECK(x.dim() != 4, op, ": a must not be an image [N, C, H, W]; flatten it");
-  checks::code("int8_net", "flags", in->integer(4), 2);
+  checks::code("run_net", "flags", in->integer(4), 2);
   const int64_t k = x.sizes.back();
   shape_ = {1, n, k};
   for (size_t d = 0; d + 1 < x.sizes.size(); ++d) shape_.m *= x.sizes[d];

@@ -1,4 +1,4 @@
-#include "cpu/int8_net/steps.h"
+#include "cpu/net/steps.h"
 
 #include <cstring>
 
@@ -202,8 +202,9 @@ Step read_flatten(StepReader* in, Value* made) {
 
 Step read_step(StepReader* in, Value* made) {
   static constexpr Step (*kReaders[kStepKinds])(StepReader*, Value*) = {
-      read_quantize, read_dequantize, read_conv,     read_linear, read_add,
-      read_concat,   read_pool,       read_adaptive, read_clamp,  read_flatten};
+      read_quantize,   read_dequantize, read_conv,          read_linear, read_add,
+      read_concat,     read_pool,       read_adaptive,      read_clamp,  read_flatten,
+      read_float_conv, read_float_pool, read_float_adaptive};
   return kReaders[in->kind()](in, made);
 }
 

@@ -1,4 +1,4 @@
-// A program over tensors: the steps of an int8 net in one call. int8_net runs one.
+// A program over tensors: the steps of a net in one call. run_net runs one.
 //
 // Registers 0, 1, ... are the inputs, and then what each step makes. A step is its kind, the number
 // of its integers behind these two, and the integers; it takes some of `numbers` and `tensors`,
@@ -25,8 +25,17 @@
 //                                              scale, out_scale
 //   8 clamp        x, low, high                uint8 codes
 //   9 flatten      x                           [N, ...] to [N, rest], in the order of [N, C, H, W]
+//  10 float conv   x, residual (-1: none), activation, flags (1: bias, 2: slope), OC, C / groups,
+//  KH,
+//                  KW, stride (2), padding (4), dilation (2)
+//                                              low, high
+//                                              tensors: packed, [bias], [slope]
+//  11 float pool   x, kind, kernel (2), stride (2), padding (2), dilation (2), ceil_mode,
+//                  count_include_pad, divisor
+//  12 float adaptive   x, kind, output size (2)
 //
-// Each computes what the op of its name does, bit for bit.
+// Each computes what the op of its name does, bit for bit: conv_relu is that of float conv, torch's
+// are those of the float pools, whose averages sum in float32.
 #pragma once
 #include <memory>
 #include <vector>
@@ -35,7 +44,7 @@
 
 namespace pyops::cpu {
 
-constexpr int64_t kStepKinds = 10;
+constexpr int64_t kStepKinds = 13;
 
 struct Register {
   Value value;

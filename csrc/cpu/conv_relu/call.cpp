@@ -1,0 +1,56 @@
+#include "cpu/conv_relu/call.h"
+
+#include "cpu/conv_relu/run.h"
+
+namespace pyops::cpu {
+
+const ConvKernel& conv_kernel_for(Dtype type) {
+  const auto& active = best<ConvKernel>(conv_relu_kernels);
+  if (active.products == ConvProducts::f32 || type == Dtype::bf16) return active;
+  const ConvKernel* row = &active;  // its level includes those of the rows that follow
+  while (row->test_only || row->products != ConvProducts::f32) ++row;
+  return *row;
+}
+
+ConvReluCall::ConvReluCall(const char* op, const Value& x, const Value* residual,
+                           const ConvArguments& a)
+    : epilogue_() {
+  type_ = checks::conv_dtype(op, "x", x.type);
+  shape_ = checks::conv_shape(op, x, a.weight_shape, a.stride, a.padding, a.dilation);
+  const ConvHeader& h = checks::packed_conv(op, a.packed, a.weight_shape, type_);
+  STD_TORCH_CHECK(h.groups == shape_.groups, op, ": the weight is packed for ", h.groups,
+                  " groups, but x has ", shape_.c, " channels, which makes ", shape_.groups);
+  checks::channels(op, "bias", a.bias, shape_.oc);
+  checks::conv_residual(op, residual, x, shape_);
+  checks::conv_activation(op, a.activation, a.low, a.high, a.slope, shape_.oc);
+  kernel_ = &conv_kernel_for(type_);
+  STD_TORCH_CHECK(h.nr == kernel_->nr && (h.depthwise() || h.kr == kernel_->kr), op,
+                  ": the weight is packed as n", h.nr, "k", h.kr, ", but kernel ", kernel_->name,
+                  " takes n", kernel_->nr, "k", kernel_->kr, "; pack it again");
+  packed_ = &h;
+  bias_ = dense(a.bias);
+  slope_ = dense(a.slope);
+  Epilogue& e = epilogue_;
+  e.bias = pointer<float>(bias_);
+  e.residual_type = e.out_type = type_;
+  e.activation = static_cast<Activation>(a.activation);
+  e.low = static_cast<float>(a.low);
+  e.high = static_cast<float>(a.high);
+  e.slope = pointer<float>(slope_);
+  e.slope_stride = slope_.has_value() && slope_->numel() > 1;
+  e.ld = shape_.oc;
+}
+
+Value ConvReluCall::out() const {
+  return value_like({shape_.n, shape_.oc, shape_.oh, shape_.ow}, type_);
+}
+
+void ConvReluCall::run(const void* x, const void* residual, void* out) const {
+  if (shape_.pixels() == 0) return;
+  Epilogue e = epilogue_;
+  e.residual = residual;
+  e.out = out;
+  run_conv({*kernel_, packed_, shape_, type_, x, e});
+}
+
+}  // namespace pyops::cpu

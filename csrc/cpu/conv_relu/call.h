@@ -1,0 +1,40 @@
+// One float convolution: what it is asked to do, checked, and then run on pointers.
+#pragma once
+#include "checks/conv_relu.h"
+#include "cpu/common/driver.h"
+
+namespace pyops::cpu {
+
+// The arguments of conv_relu but its images (pyops/ops/conv_relu.py).
+struct ConvArguments {
+  const Tensor& packed;
+  Ints weight_shape, stride, padding, dilation;
+  OptionalTensor bias;
+  int64_t activation;
+  double low, high;
+  OptionalTensor slope;
+};
+
+class ConvReluCall {
+ public:
+  // Raises where an argument does not fit. residual: null where there is none. The packed weight is
+  // not held: it has to live as long as the call.
+  ConvReluCall(const char* op, const Value& x, const Value* residual, const ConvArguments& a);
+
+  Value out() const;
+  // Images have the memory of [N, H, W, C]; x and out do not overlap.
+  void run(const void* x, const void* residual, void* out) const;
+
+ private:
+  ConvShape shape_;
+  Dtype type_;
+  const void* packed_;
+  const ConvKernel* kernel_;
+  OptionalTensor bias_, slope_;  // contiguous
+  Epilogue epilogue_;            // lacks what run() is given
+};
+
+// The kernel that is allowed now: rows with bf16 products take bf16 images alone.
+const ConvKernel& conv_kernel_for(Dtype type);
+
+}  // namespace pyops::cpu

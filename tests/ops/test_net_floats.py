@@ -1,0 +1,245 @@
+"""run_net: programs of steps on floats, against conv_relu and torch's pools."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import pyops
+from pyops import ops
+from pyops.ops import CONV_ACTIVATIONS, NetProgram, run_net
+from pyops.ops import net_reference as plain
+from pyops.ops.conv_relu_packing import pack_plain
+
+CHANNELS_LAST = torch.channels_last
+WINDOWS = [  # kernel, stride, padding, dilation, ceil_mode, count_include_pad, divisor
+    ([3, 3], [2, 2], [1, 1], [1, 1], False, True, 0),
+    ([2, 3], [2, 1], [0, 1], [1, 1], True, False, 0),
+    ([3, 2], [1, 2], [1, 1], [2, 3], False, True, 0),
+    ([2, 2], [2, 2], [1, 0], [1, 1], False, True, 3),
+]
+
+
+def image(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(dtype).contiguous(memory_format=CHANNELS_LAST)
+
+
+def average(x, ys, xs, count):
+    """Windows of one size, summed in float32, row by row."""
+    total = torch.zeros(x.shape[0], x.shape[1], ys[0].numel(), xs[0].numel())
+    for y in ys:
+        for at in xs:
+            total = total + x[:, :, y][..., at].float()
+    return (total / count).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", pyops.isa.available())
+def test_convolutions_equal_single_ops(name, dtype):
+    torch.manual_seed(3)
+    with pyops.isa.force(name):
+        for activation in CONV_ACTIVATIONS:
+            if activation.startswith("gelu"):
+                continue
+            x = image(2, 12, 9, 7, dtype=dtype)
+            program = NetProgram(1)
+            tensors, value, y = [], x, 0
+            for k, groups, residual in ((3, 1, False), (3, 12, True), (1, 3, True)):
+                weight = torch.randn(12, 12 // groups, k, k).to(dtype)
+                packed, bias = ops.conv_relu_pack(weight, groups), torch.randn(12)
+                slope = torch.full((12,), 0.1) if activation == "leaky_relu" else None
+                tensors += [packed, bias, *([] if slope is None else [slope])]
+                how = {"activation": activation, "padding": [k // 2] * 4}
+                if activation == "clamp":
+                    how |= {"low": -0.5, "high": 6.0}
+                shape = list(weight.shape)
+                made = ops.conv_relu(
+                    value, packed, shape, bias=bias, slope=slope,
+                    residual=value if residual else None, **how,
+                )  # fmt: skip
+                y = program.float_conv(y, shape, residual=y if residual else None, **how)
+                value = made
+            program.returns(y)
+            (found,) = run_net(program, [x], tensors)
+            assert found.dtype == dtype
+            assert found.is_contiguous(memory_format=CHANNELS_LAST)
+            assert torch.equal(found, value), activation
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 5, 16, 300])
+def test_greatest_of_windows_are_torchs(channels, dtype):
+    torch.manual_seed(4)
+    x = image(2, channels, 9, 8, dtype=dtype)
+    x[0, 0, 3, 3] = x[1, -1, 0, 0] = float("nan")
+    x[1, 0] = -float("inf")
+    for kernel, stride, padding, dilation, ceil, *rest in WINDOWS:
+        program = NetProgram(1)
+        y = program.float_pool(0, 0, kernel, stride, padding, dilation, ceil, *rest)
+        program.returns(y, program.float_adaptive_pool(0, 0, [3, 5]))
+        expected = F.max_pool2d(x, kernel, stride, padding, dilation, ceil)
+        found, adapted = run_net(program, [x], [])
+        assert found.dtype == dtype
+        assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
+        assert torch.equal(found.isnan(), expected.isnan())
+        expected = F.adaptive_max_pool2d(x, [3, 5])
+        assert torch.equal(adapted.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 17, 300])
+def test_averages_sum_in_float32(channels, dtype):
+    torch.manual_seed(5)
+    x = image(2, channels, 6, 8, dtype=dtype)
+    program = NetProgram(1)
+    plainly = ([1, 1], False, True, 0)
+    program.returns(
+        program.float_adaptive_pool(0, 1, [1, 1]),
+        program.float_pool(0, 1, [2, 2], [2, 2], [0, 0], *plainly),
+        program.float_pool(0, 1, [2, 2], [2, 2], [0, 0], [1, 1], False, True, 3),
+    )
+    whole, pairs, thirds = run_net(program, [x], [])
+    one = torch.tensor
+    ys, xs = [one([i]) for i in range(6)], [one([i]) for i in range(8)]
+    assert torch.equal(whole, average(x, ys, xs, 48))
+    ys, xs = [torch.arange(i, 6, 2) for i in (0, 1)], [torch.arange(i, 8, 2) for i in (0, 1)]
+    assert torch.equal(pairs, average(x, ys, xs, 4))
+    assert torch.equal(thirds, average(x, ys, xs, 3))
+    for kernel, stride, padding, dilation, *rest in WINDOWS:
+        if dilation != [1, 1]:
+            continue
+        program = NetProgram(1)
+        program.returns(program.float_pool(0, 1, kernel, stride, padding, dilation, *rest))
+        (found,) = run_net(program, [x], [])
+        expected = F.avg_pool2d(x.float(), kernel, stride, padding, *rest[:2], rest[2] or None)
+        torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-6)
+        if dtype == torch.float32:
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def small(plainly=False):
+    """A convolution with a residual, a pool, an adaptive pool."""
+    torch.manual_seed(6)
+    weight, x = torch.randn(8, 8, 3, 3), image(2, 8, 6, 5)
+    program = NetProgram(1)
+    y = program.float_conv(0, [8, 8, 3, 3], padding=[1] * 4, residual=0, activation="relu")
+    y = program.float_pool(y, 0, [3, 3], [2, 2], [1, 1], [1, 1], False, True, 0)
+    program.returns(y, program.float_adaptive_pool(y, 1, [1, 2]))
+    packed = pack_plain(weight, 1) if plainly else ops.conv_relu_pack(weight)
+    return [[x], [packed, torch.randn(8)], program.steps, program.numbers, program.outputs]
+
+
+def test_reference_and_fake():
+    found = torch.ops.pyops.run_net.default(*small())
+    for function in (plain.run_net_reference, plain.run_net_fake):
+        for a, b in zip(function(*small(plainly=True)), found, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            if function is plain.run_net_reference:
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads(threads):
+    expected = torch.ops.pyops.run_net.default(*small())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for a, b in zip(torch.ops.pyops.run_net.default(*small()), expected, strict=True):
+            assert torch.equal(a, b)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_images():
+    call = small()
+    call[0] = [image(0, 8, 6, 5)]
+    assert [list(x.shape) for x in torch.ops.pyops.run_net.default(*call)] == [
+        [0, 8, 3, 3],
+        [0, 8, 1, 2],
+    ]
+
+
+CONV, POOL, ADAPTIVE = 2, 20, 35  # where the integers of each step begin
+REFUSED = [
+    (
+        (0, 0, image(2, 8, 6, 5).double()),
+        TypeError,
+        "0: conv_relu: x must be torch.float32 or torch.bfloat16, but is torch.float64",
+    ),
+    (
+        (0, 0, image(2, 8, 6, 5)[0]),
+        ValueError,
+        "0: conv_relu: x must be 4-D [N, C, H, W], but is 3-D",
+    ),
+    (
+        (1, 1, torch.zeros(7)),
+        ValueError,
+        "0: conv_relu: bias must be [8], but is [7]",
+    ),
+    ((2, CONV, 1), ValueError, "0: it reads register 1, but there are 1"),
+    ((2, CONV + 3, 4), ValueError, "0: run_net: flags code 4 is unknown"),
+    (
+        (2, CONV + 8, 0),
+        ValueError,
+        "0: conv_relu: stride must be in [1, 1048576], but 0 given",
+    ),
+    (
+        (2, CONV + 8, 2),
+        ValueError,
+        "0: conv_relu: residual must be [2, 8, 3, 5] like the output, but is [2, 8, 6, 5]",
+    ),
+    ((2, POOL + 1, 2), ValueError, "1: float pool: kind code 2 is unknown"),
+    (
+        (2, POOL + 2, 0),
+        ValueError,
+        "1: float pool: kernel must be 2 integers of at least 1, but is [0, 3]",
+    ),
+    (
+        (2, POOL + 6, 2),
+        ValueError,
+        "1: float pool: padding may be at most half the window, 1, but is 2",
+    ),
+    (
+        (2, POOL + 8, 9),
+        ValueError,
+        "1: float pool: the window is larger than the padded image",
+    ),
+    (
+        (2, POOL + 12, -1),
+        ValueError,
+        "1: float pool: divisor_override must be at least 0, but is -1",
+    ),
+    (
+        (2, ADAPTIVE + 2, 0),
+        ValueError,
+        "2: float adaptive pool: output_size must be 2 integers of at least 1, but is [0, 2]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), REFUSED, ids=[r[2] for r in REFUSED])
+def test_refusals(change, kind, message):
+    part, at, value = change
+    arguments, plainly = small(), small(plainly=True)
+    arguments[part][at] = plainly[part][at] = value
+    full = f"run_net: step {message}"
+    for function in (plain.run_net_fake, plain.run_net_reference):
+        with pytest.raises(kind, match=f"^{re.escape(full)}$"):
+            function(*plainly)
+    start = re.escape(full.split(", but is ")[0])
+    with pytest.raises(RuntimeError, match=start):
+        torch.ops.pyops.run_net.default(*arguments)
+    inputs, tensors, *rest = arguments
+    with pytest.raises(kind, match=f"^{re.escape(full)}$"):
+        run_net(NetProgram(1, *rest), inputs, tensors)
+
+
+def test_averages_take_no_dilation():
+    program = NetProgram(1)
+    program.returns(program.float_pool(0, 1, [2, 2], [1, 1], [0, 0], [1, 2], False, True, 0))
+    message = "step 0: float pool: averages take no dilation, but it is [1, 2]"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_net(program, [image(1, 4, 6, 6)], [])
