@@ -153,6 +153,60 @@ def test_threads(threads):
         torch.set_num_threads(before)
 
 
+def chain(seed, images, size):
+    """Convolutions and pools at random, some of whose results are outputs: the call, and these."""
+    random = torch.Generator().manual_seed(seed)
+
+    def pick(*choices):
+        return choices[int(torch.randint(len(choices), (), generator=random))]
+
+    program, values, tensors = NetProgram(1), [image(images, 8, size, size)], []
+    for _ in range(10):
+        x = pick(*range(max(0, len(values) - 3), len(values)))
+        if pick(False, False, True) and values[x].shape[2] > 3:
+            program.float_pool(x, pick(0, 1), [3, 3], [2, 1], [1, 1], [1, 1], False, True, 0)
+            kind, *how = program.steps[-12:-3]
+            pool = F.avg_pool2d if kind else F.max_pool2d
+            values.append(pool(values[x], how[:2], how[2:4], how[4:6]))
+            continue
+        oc = pick(8, 40)
+        groups = 8 if oc == values[x].shape[1] == 8 and pick(False, True) else 1
+        weight = torch.randn(oc, values[x].shape[1] // groups, 3, 3, generator=random) * 0.2
+        shape = (*values[x].shape[:1], oc, *values[x].shape[2:])
+        fits = [i for i, value in enumerate(values) if tuple(value.shape) == shape]
+        residual = pick(None, *fits)
+        packed = ops.conv_relu_pack(weight, groups)
+        program.float_conv(
+            x, list(weight.shape), padding=[1] * 4, residual=residual, activation="relu", bias=False
+        )
+        values.append(
+            ops.conv_relu(
+                values[x], packed, list(weight.shape), padding=1, activation="relu",
+                residual=None if residual is None else values[residual],
+            )
+        )  # fmt: skip
+        tensors.append(packed)
+    outputs = {10, *(pick(*range(1, 11)) for _ in range(2))}
+    program.returns(*outputs)
+    return (program, values[:1], tensors), [values[at] for at in outputs]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("images", [2, 3, 8, 9])
+def test_batches_run_by_images(images, threads):
+    """Large ones: in passes of some images, which threads share or take by themselves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for seed in range(8):
+            call, expected = chain(seed, images, 64 if seed % 2 else 20)
+            for found, value in zip(run_net(*call), expected, strict=True):
+                torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-5)
+                assert found.is_contiguous(memory_format=CHANNELS_LAST)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_no_images():
     call = small()
     call[0] = [image(0, 8, 6, 5)]

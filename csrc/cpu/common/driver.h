@@ -20,15 +20,33 @@ using torch::stable::Tensor;
 // Below so many codes to convert a second thread costs more than it saves.
 constexpr int64_t kSerialCodes = 1 << 14;
 
+// While one lives, the loops of its thread run on that thread alone.
+class OneThread {
+ public:
+  OneThread() : before_(here()) { here() = true; }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+  ~OneThread() { here() = before_; }
+  static bool& here() {
+    static thread_local bool alone = false;
+    return alone;
+  }
+
+ private:
+  const bool before_;
+};
+
 // How many threads a loop can have.
 inline int64_t num_threads() {
+  if (OneThread::here()) return 1;
   const Team* team = Team::current();
   return team ? team->threads() : torch::stable::get_num_threads();
 }
 
 template <class F>
 void parallel_range(int64_t count, int64_t grain, const F& f) {
-  if (count <= grain || count == 1) return f(0, count);  // not worth a call into libtorch
+  // Of one part: not worth a call into libtorch.
+  if (count <= grain || count == 1 || OneThread::here()) return f(0, count);
   if (Team* team = Team::current()) return team->loop(count, grain, f);
   torch::stable::parallel_for(0, count, grain > 0 ? grain : 1, f);
 }

@@ -45,12 +45,14 @@ Value ConvReluCall::out() const {
   return value_like({shape_.n, shape_.oc, shape_.oh, shape_.ow}, type_);
 }
 
-void ConvReluCall::run(const void* x, const void* residual, void* out) const {
-  if (shape_.pixels() == 0) return;
+void ConvReluCall::run(const void* x, const void* residual, void* out, int64_t images) const {
+  ConvShape shape = shape_;
+  shape.n = images;
+  if (shape.pixels() == 0) return;
   Epilogue e = epilogue_;
   e.residual = residual;
   e.out = out;
-  run_conv({*kernel_, packed_, shape_, type_, x, e});
+  run_conv({*kernel_, packed_, shape, type_, x, e});
 }
 
 }  // namespace pyops::cpu

@@ -22,8 +22,9 @@ class ConvReluCall {
   ConvReluCall(const char* op, const Value& x, const Value* residual, const ConvArguments& a);
 
   Value out() const;
-  // Images have the memory of [N, H, W, C]; x and out do not overlap.
-  void run(const void* x, const void* residual, void* out) const;
+  // The first `images` of the batch. They have the memory of [N, H, W, C]; x and out do not
+  // overlap.
+  void run(const void* x, const void* residual, void* out, int64_t images) const;
 
  private:
   ConvShape shape_;

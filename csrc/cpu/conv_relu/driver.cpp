@@ -59,7 +59,7 @@ Tensor conv_relu(const Tensor& x_in, const Tensor& packed, const std::vector<int
   const Tensor x = arranged(x_in), out = new_arranged(call.out());
   if (residual_in.has_value()) residual = arranged(*residual_in);
   call.run(x.const_data_ptr(), residual.has_value() ? residual->const_data_ptr() : nullptr,
-           out.mutable_data_ptr());
+           out.mutable_data_ptr(), x.size(0));
   return out;
 }
 

@@ -17,14 +17,52 @@ std::vector<Tensor> run_net(const std::vector<Tensor>& inputs, const std::vector
   return ReadyNet({inputs, tensors, steps, numbers, outputs}).run(inputs);
 }
 
+// Passes [first, last) of a stretch, with registers of one pass in the calling thread's memory.
+void run_passes(const ReadyNet& net, const Stretch& s, const Places& places, int64_t first,
+                int64_t last) {
+  static thread_local Buffer buffer;
+  const NetProgram& program = net.program;
+  const int64_t images = program.images_of(*program.steps[s.first]);
+  char* scratch = static_cast<char*>(buffer.get(s.pass_bytes + kArenaSlack));
+  Places here = places;
+  for (int i = s.first; i < s.end; ++i) {
+    const int y = program.steps[i]->y;
+    if (!program.registers[y].whole) here[y].data = scratch + net.arena.offsets[y];
+  }
+  for (int64_t pass = first; pass < last; ++pass) {
+    const int64_t begin = pass * s.images, count = min64(s.images, images - begin);
+    for (size_t at = 0; at < here.size(); ++at) {
+      const Register& r = program.registers[at];
+      if (r.whole) here[at].data = static_cast<char*>(places[at].data) + begin * r.image_bytes;
+    }
+    for (int i = s.first; i < s.end; ++i) program.steps[i]->run(here, count);
+  }
+}
+
+void run_stretch(const ReadyNet& net, const Stretch& s, const Places& places) {
+  const NetProgram& program = net.program;
+  const int64_t images = program.images_of(*program.steps[s.first]);
+  if (s.images == 0) {
+    for (int i = s.first; i < s.end; ++i) program.steps[i]->run(places, images);
+    return;
+  }
+  const int64_t passes = (images + s.images - 1) / s.images;
+  if (!s.apart) return run_passes(net, s, places, 0, passes);
+  parallel_range(passes, 1, [&](int64_t first, int64_t last) {
+    const OneThread alone;
+    run_passes(net, s, places, first, last);
+  });
+}
+
 }  // namespace
 
-ReadyNet::ReadyNet(const NetCall& call) : program(read_net(call)), arena(lay_out(program)) {
+ReadyNet::ReadyNet(const NetCall& call)
+    : threads(num_threads()), program(read_net(call)), arena(lay_out(&program)) {
   for (const Tensor& x : call.inputs) planes.push_back(is_planes(x));
 }
 
 bool ReadyNet::takes(const std::vector<Tensor>& inputs) const {
-  if (static_cast<int>(inputs.size()) != program.inputs) return false;
+  if (static_cast<int>(inputs.size()) != program.inputs || threads != num_threads()) return false;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Tensor& x = inputs[i];
     const Value& value = program.registers[i].value;
@@ -43,7 +81,9 @@ std::vector<Tensor> ReadyNet::run(const std::vector<Tensor>& inputs) const {
   char* scratch = static_cast<char*>(buffer.get(arena.bytes + kArenaSlack));
   Places places(program.registers.size());
   for (size_t at = 0; at < places.size(); ++at) {
-    if (arena.offsets[at] >= 0) places[at].data = scratch + arena.offsets[at];
+    if (arena.offsets[at] >= 0 && program.registers[at].whole) {
+      places[at].data = scratch + arena.offsets[at];
+    }
   }
   std::vector<Tensor> given, made;
   for (int i = 0; i < program.inputs; ++i) {
@@ -57,7 +97,7 @@ std::vector<Tensor> ReadyNet::run(const std::vector<Tensor>& inputs) const {
     places[at].data = made.back().mutable_data_ptr();
   }
   run_as_team([&] {
-    for (const auto& step : program.steps) step->run(places);
+    for (const Stretch& stretch : program.stretches) run_stretch(*this, stretch, places);
   });
   return made;
 }

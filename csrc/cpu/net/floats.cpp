@@ -61,8 +61,8 @@ struct FloatPool {
   }
 
   template <PoolKind kKind, class T>
-  void run_of(const T* x, T* out) const {
-    const int64_t pixels = n * oh() * ow();
+  void run_of(const T* x, T* out, int64_t images) const {
+    const int64_t pixels = images * oh() * ow();
     int64_t taps = 1;
     for (const PoolTaps& t : xs.taps) taps = max64(taps, t.count * ys.taps[0].count);
     parallel_range(pixels, kSerialTaps / (c * taps) + 1, [&](int64_t begin, int64_t end) {
@@ -78,21 +78,22 @@ struct FloatPool {
   }
 
   template <class T>
-  void run(const void* x, void* out) const {
-    if (n * c == 0) return;
+  void run(const void* x, void* out, int64_t images) const {
+    if (images * c == 0) return;
     const auto* from = static_cast<const T*>(x);
     auto* to = static_cast<T*>(out);
-    if (kind == PoolKind::max) return run_of<PoolKind::max>(from, to);
-    run_of<PoolKind::average>(from, to);
+    if (kind == PoolKind::max) return run_of<PoolKind::max>(from, to, images);
+    run_of<PoolKind::average>(from, to, images);
   }
 };
 
 class FloatPoolStep final : public NetStep {
  public:
   FloatPoolStep(FloatPool pool, int x) : pool_(std::move(pool)), x_(x) {}
-  void run(const Places& r) const override {
-    if (pool_.type == Dtype::bf16) return pool_.run<uint16_t>(r[x_].data, r[y].data);
-    pool_.run<float>(r[x_].data, r[y].data);
+  bool by_images() const override { return true; }
+  void run(const Places& r, int64_t images) const override {
+    if (pool_.type == Dtype::bf16) return pool_.run<uint16_t>(r[x_].data, r[y].data, images);
+    pool_.run<float>(r[x_].data, r[y].data, images);
   }
 
  private:

@@ -7,24 +7,32 @@
 namespace pyops::cpu {
 namespace {
 
-template <class Call>
-class ConvStep final : public NetStep {
+class Int8ConvStep final : public NetStep {
  public:
-  ConvStep(Call call, int x, int residual) : call_(std::move(call)), x_(x), residual_(residual) {}
-  void run(const Places& r) const override {
+  Int8ConvStep(Int8ConvCall call, int x, int residual)
+      : call_(std::move(call)), x_(x), residual_(residual) {}
+  void run(const Places& r, int64_t) const override {
     call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data);
   }
 
  private:
-  Call call_;
+  Int8ConvCall call_;
   int x_, residual_;
 };
 
-template <class Call>
-Step conv_step(Call call, int x, int residual, Value* made) {
-  *made = call.out();
-  return std::make_unique<ConvStep<Call>>(std::move(call), x, residual);
-}
+class FloatConvStep final : public NetStep {
+ public:
+  FloatConvStep(ConvReluCall call, int x, int residual)
+      : call_(std::move(call)), x_(x), residual_(residual) {}
+  bool by_images() const override { return true; }
+  void run(const Places& r, int64_t images) const override {
+    call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data, images);
+  }
+
+ private:
+  ConvReluCall call_;
+  int x_, residual_;
+};
 
 }  // namespace
 
@@ -57,7 +65,8 @@ Step read_conv(StepReader* in, Value* made) {
                                        in->integer(5)};
   Int8ConvCall call("int8_conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
                     arguments);
-  return conv_step(std::move(call), x, residual, made);
+  *made = call.out();
+  return std::make_unique<Int8ConvStep>(std::move(call), x, residual);
 }
 
 Step read_float_conv(StepReader* in, Value* made) {
@@ -80,7 +89,8 @@ Step read_float_conv(StepReader* in, Value* made) {
                                    slope};
   ConvReluCall call("conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
                     arguments);
-  return conv_step(std::move(call), x, residual, made);
+  *made = call.out();
+  return std::make_unique<FloatConvStep>(std::move(call), x, residual);
 }
 
 namespace {
@@ -88,7 +98,7 @@ namespace {
 class LinearStep final : public NetStep {
  public:
   LinearStep(StepReader* in, Value* made);
-  void run(const Places& r) const override {
+  void run(const Places& r, int64_t) const override {
     Epilogue e = epilogue_;
     e.scale_a = &scale_x_;
     e.zero_a = &zero_x_;

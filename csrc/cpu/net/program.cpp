@@ -1,4 +1,4 @@
-// Reads and checks a call, and plans the memory of its registers.
+// Reads and checks a call.
 #include "cpu/net/program.h"
 
 #include <algorithm>
@@ -12,67 +12,6 @@ namespace pyops::cpu {
 namespace {
 
 constexpr char kOp[] = "run_net";
-
-// The bytes of scratch, cut into pieces that are taken and free.
-class Pieces {
- public:
-  // The smallest free piece that holds so many bytes, or new ones at the end.
-  int64_t take(int64_t bytes) {
-    size_t best = pieces_.size();
-    for (size_t i = 0; i < pieces_.size(); ++i) {
-      const bool fits = pieces_[i].free && pieces_[i].bytes >= bytes;
-      if (fits && (best == pieces_.size() || pieces_[i].bytes < pieces_[best].bytes)) best = i;
-    }
-    if (best == pieces_.size()) return grow(bytes);
-    const int64_t left = pieces_[best].bytes - bytes, offset = pieces_[best].offset;
-    pieces_[best] = {offset, bytes, false};
-    if (left > 0) pieces_.insert(pieces_.begin() + best + 1, {offset + bytes, left, true});
-    return offset;
-  }
-
-  void give_back(int64_t offset) {
-    size_t i = 0;
-    while (pieces_[i].offset != offset || pieces_[i].free) ++i;
-    pieces_[i].free = true;
-    if (i + 1 < pieces_.size() && pieces_[i + 1].free) join(i);
-    if (i > 0 && pieces_[i - 1].free) join(i - 1);
-  }
-
-  int64_t end() const { return pieces_.empty() ? 0 : pieces_.back().offset + pieces_.back().bytes; }
-
- private:
-  struct Piece {
-    int64_t offset, bytes;
-    bool free;
-  };
-
-  // The last piece becomes larger if it is free.
-  int64_t grow(int64_t bytes) {
-    if (pieces_.empty() || !pieces_.back().free) pieces_.push_back({end(), 0, true});
-    pieces_.back().bytes = bytes;
-    pieces_.back().free = false;
-    return pieces_.back().offset;
-  }
-  void join(size_t i) {
-    pieces_[i].bytes += pieces_[i + 1].bytes;
-    pieces_.erase(pieces_.begin() + i + 1);
-  }
-
-  std::vector<Piece> pieces_;  // in order, without gaps
-};
-
-// Sizes that no memory holds are refused before anything is added up.
-int64_t bytes_of(const Value& value) {
-  int64_t bytes = 1;
-  for (size_t i = 0; i < 6; ++i) {
-    if (kTypes[i] == value.type) bytes = dtype_bytes(static_cast<Dtype>(i));
-  }
-  for (const int64_t size : value.sizes) {
-    const bool fits = !__builtin_mul_overflow(bytes, size, &bytes) && bytes < int64_t{1} << 48;
-    STD_TORCH_CHECK(fits, "it makes more than 2^48 bytes");
-  }
-  return round_up(max64(1, bytes), 64);
-}
 
 // What an error says, without the place in the sources before it: "function, file:line, words".
 std::string words_of(const std::exception& error) {
@@ -110,6 +49,18 @@ void read_outputs(NetProgram* program, const std::vector<int64_t>& outputs) {
 
 }  // namespace
 
+int64_t bytes_of(const Value& value) {
+  int64_t bytes = 1;
+  for (size_t i = 0; i < 6; ++i) {
+    if (kTypes[i] == value.type) bytes = dtype_bytes(static_cast<Dtype>(i));
+  }
+  for (const int64_t size : value.sizes) {
+    const bool fits = !__builtin_mul_overflow(bytes, size, &bytes) && bytes < int64_t{1} << 48;
+    STD_TORCH_CHECK(fits, "it makes more than 2^48 bytes");
+  }
+  return bytes;
+}
+
 void StepReader::begin() {
   const size_t left = call_.steps.size() - next_int_;
   STD_TORCH_CHECK(left >= 2, "it has no kind and count");
@@ -120,6 +71,8 @@ void StepReader::begin() {
                   " integers, but there are ", left - 2);
   first_ = next_int_ + 2;
   next_int_ = first_ + static_cast<size_t>(count_);
+  reads_.clear();
+  tensor_elements_ = 0;
 }
 
 void StepReader::expect(const char* name, int64_t count) const {
@@ -131,6 +84,7 @@ int StepReader::source(int64_t i, bool planes) {
   STD_TORCH_CHECK(at >= 0 && at < count, "it reads register ", at, ", but there are ", count);
   Register& found = program_.registers[at];
   found.last = static_cast<int>(program_.steps.size());
+  reads_.push_back(static_cast<int>(at));
   found.planes = found.planes && planes;
   return static_cast<int>(at);
 }
@@ -148,6 +102,7 @@ double StepReader::number() { return *numbers(1); }
 const Tensor& StepReader::tensor() {
   STD_TORCH_CHECK(next_tensor_ < call_.tensors.size(), "the steps take more than the ",
                   call_.tensors.size(), " tensors that are given");
+  tensor_elements_ += call_.tensors[next_tensor_].numel();
   return call_.tensors[next_tensor_++];
 }
 
@@ -168,8 +123,10 @@ NetProgram read_net(const NetCall& call) {
       reader.begin();
       Register made;
       std::unique_ptr<NetStep> step = read_step(&reader, &made.value);
-      made.bytes = bytes_of(made.value);
+      made.bytes = round_up(max64(1, bytes_of(made.value)), 64);
       step->y = static_cast<int>(program.registers.size());
+      step->reads = reader.reads();
+      step->weight_bytes = reader.tensor_elements();
       program.registers.push_back(std::move(made));
       program.steps.push_back(std::move(step));
     } catch (const std::exception& error) {
@@ -178,26 +135,8 @@ NetProgram read_net(const NetCall& call) {
   }
   reader.finish();
   read_outputs(&program, call.outputs);
+  cut_batch(&program, num_threads());
   return program;
-}
-
-Arena lay_out(const NetProgram& program) {
-  const int count = static_cast<int>(program.registers.size());
-  Arena arena = {std::vector<int64_t>(count, -1), 0};
-  Pieces pieces;
-  for (int step = 0; step < static_cast<int>(program.steps.size()); ++step) {
-    const int y = program.steps[step]->y;
-    const auto& outputs = program.outputs;
-    if (std::find(outputs.begin(), outputs.end(), y) == outputs.end()) {
-      arena.offsets[y] = pieces.take(program.registers[y].bytes);
-      arena.bytes = max64(arena.bytes, pieces.end());
-    }
-    for (int at = program.inputs; at <= y; ++at) {
-      const int last = max64(program.registers[at].last, at - program.inputs);
-      if (last == step && arena.offsets[at] >= 0) pieces.give_back(arena.offsets[at]);
-    }
-  }
-  return arena;
 }
 
 }  // namespace pyops::cpu

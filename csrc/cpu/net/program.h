@@ -46,11 +46,16 @@ namespace pyops::cpu {
 
 constexpr int64_t kStepKinds = 13;
 
+// Of its elements. Raises on sizes that no memory holds.
+int64_t bytes_of(const Value& value);
+
 struct Register {
   Value value;
-  int64_t bytes = 0;    // of scratch, where it is made by a step
-  bool planes = false;  // an input of [N, C, H, W] memory, which only quantize reads
-  int last = -1;        // the step that reads it last
+  int64_t bytes = 0;        // of scratch, where it is made by a step
+  bool planes = false;      // an input of [N, C, H, W] memory, which only quantize reads
+  int last = -1;            // the step that reads it last
+  bool whole = true;        // it holds all images; otherwise those of one pass of its stretch
+  int64_t image_bytes = 0;  // of one image, where passes of some images read or make it
 };
 
 // Where a register is in one call.
@@ -64,14 +69,35 @@ using Places = std::vector<Place>;
 class NetStep {
  public:
   virtual ~NetStep() = default;
-  virtual void run(const Places& registers) const = 0;
+  // Whether it can make some images of a batch by themselves.
+  virtual bool by_images() const { return false; }
+  // images: how many; they begin where the registers do. Of a step that is not by images all.
+  virtual void run(const Places& registers, int64_t images) const = 0;
 
   int y = -1;  // the register that it makes
+  std::vector<int> reads;
+  int64_t weight_bytes = 0;  // about, where weights are packed as bytes
+};
+
+// Steps [first, end), which run for some images of a batch after the others, so that what is
+// between them stays in a cache.
+struct Stretch {
+  int first, end;
+  int64_t images;          // of a pass; 0: all, one step after another
+  bool apart = false;      // each pass is one thread's; otherwise the threads share its steps
+  int64_t pass_bytes = 0;  // of the registers that hold one pass
 };
 
 struct NetProgram {
+  // Of a batch that the step makes.
+  int64_t images_of(const NetStep& step) const {
+    const Value& made = registers[step.y].value;
+    return made.dim() == 4 ? made.size(0) : 0;
+  }
+
   std::vector<Register> registers;
   std::vector<std::unique_ptr<NetStep>> steps;
+  std::vector<Stretch> stretches;  // all steps, in order
   std::vector<int> outputs;
   int inputs = 0;
 };
@@ -87,16 +113,22 @@ struct NetCall {
 // The whole call, checked: every register has its type and sizes, none its memory.
 NetProgram read_net(const NetCall& call);
 
-// Places of the registers that are neither inputs nor outputs in one piece of scratch: 64-byte
-// aligned, and shared by registers that are not needed at one time.
+// Makes the stretches, for so many threads, and says which registers hold all images. Results do
+// not depend on it.
+void cut_batch(NetProgram* program, int64_t threads);
+
+// Places of the registers that are neither inputs nor outputs: 64-byte aligned, and shared by
+// registers that are not needed at one time. Those that hold one pass are in memory of their own,
+// which a thread that runs passes has for itself.
 struct Arena {
   std::vector<int64_t> offsets;  // -1: has its memory elsewhere
   int64_t bytes;
 };
-Arena lay_out(const NetProgram& program);
+Arena lay_out(NetProgram* program);
 
 // A program and the memory that it takes, for any inputs of the same types and sizes.
 struct ReadyNet {
+  int64_t threads;
   NetProgram program;
   Arena arena;
   std::vector<bool> planes;  // whether an input was one of planes

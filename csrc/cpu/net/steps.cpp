@@ -10,7 +10,7 @@ namespace {
 class EachCode final : public NetStep {
  public:
   EachCode(CodesCall call, int x) : call_(std::move(call)), x_(x) {}
-  void run(const Places& r) const override {
+  void run(const Places& r, int64_t) const override {
     if (r[x_].planes) return call_.run_planes(r[x_].data, r[y].data);
     call_.run(r[x_].data, nullptr, r[y].data);
   }
@@ -41,7 +41,9 @@ Step read_dequantize(StepReader* in, Value* made) {
 class AddStep final : public NetStep {
  public:
   AddStep(CodesCall call, int a, int b) : call_(std::move(call)), a_(a), b_(b) {}
-  void run(const Places& r) const override { call_.run(r[a_].data, r[b_].data, r[y].data); }
+  void run(const Places& r, int64_t) const override {
+    call_.run(r[a_].data, r[b_].data, r[y].data);
+  }
 
  private:
   CodesCall call_;
@@ -62,7 +64,7 @@ Step read_add(StepReader* in, Value* made) {
 class ConcatStep final : public NetStep {
  public:
   ConcatStep(ConcatCall call, std::vector<int> xs) : call_(std::move(call)), xs_(std::move(xs)) {}
-  void run(const Places& r) const override {
+  void run(const Places& r, int64_t) const override {
     for (size_t i = 0; i < xs_.size(); ++i) call_.run(i, r[xs_[i]].data, r[y].data);
   }
 
@@ -92,7 +94,7 @@ Step read_concat(StepReader* in, Value* made) {
 class PoolStep final : public NetStep {
  public:
   PoolStep(PoolCall call, int x) : call_(std::move(call)), x_(x) {}
-  void run(const Places& r) const override { call_.run(r[x_].data, r[y].data); }
+  void run(const Places& r, int64_t) const override { call_.run(r[x_].data, r[y].data); }
 
  private:
   PoolCall call_;
@@ -126,7 +128,7 @@ class ClampStep final : public NetStep {
  public:
   ClampStep(int64_t count, int x, uint8_t low, uint8_t high)
       : count_(count), x_(x), low_(low), high_(high) {}
-  void run(const Places& r) const override {
+  void run(const Places& r, int64_t) const override {
     const auto* from = static_cast<const uint8_t*>(r[x_].data);
     auto* to = static_cast<uint8_t*>(r[y].data);
     const uint8_t low = low_, high = high_;
@@ -164,7 +166,7 @@ class FlattenStep final : public NetStep {
  public:
   FlattenStep(int x, int64_t images, int64_t c, int64_t pixels)
       : x_(x), images_(images), c_(c), pixels_(pixels) {}
-  void run(const Places& r) const override {
+  void run(const Places& r, int64_t) const override {
     const auto* from = static_cast<const uint8_t*>(r[x_].data);
     auto* to = static_cast<uint8_t*>(r[y].data);
     if (c_ == 1 || pixels_ == 1) {

@@ -32,11 +32,17 @@ class StepReader {
   const Tensor& tensor();
   OptionalTensor tensor_if(bool there) { return there ? OptionalTensor(tensor()) : std::nullopt; }
 
+  // What the step has taken so far: registers, and elements of tensors.
+  const std::vector<int>& reads() const { return reads_; }
+  int64_t tensor_elements() const { return tensor_elements_; }
+
  private:
   NetProgram& program_;
   const NetCall& call_;
   size_t next_int_ = 0, first_ = 0, next_number_ = 0, next_tensor_ = 0;
   int64_t kind_ = 0, count_ = 0;
+  std::vector<int> reads_;
+  int64_t tensor_elements_ = 0;
 };
 
 using Step = std::unique_ptr<NetStep>;
