@@ -77,10 +77,10 @@ Value Int8ConvCall::out() const {
   return value_like({shape_.n, shape_.oc, shape_.oh, shape_.ow}, epilogue_.out_type);
 }
 
-void Int8ConvCall::run_depthwise(const void* x, const Epilogue& e) const {
+void Int8ConvCall::run_depthwise(const ConvShape& shape, const void* x, const Epilogue& e) const {
   const auto& kernel = best<Int8ConvReluKernel>(int8_conv_relu_kernels);
   const int64_t threads = num_threads();
-  const DepthwiseCall call(kernel, shape_, x, is_signed_, zero_x_, int8_conv_body(packed_), e,
+  const DepthwiseCall call(kernel, shape, x, is_signed_, zero_x_, int8_conv_body(packed_), e,
                            threads);
   static thread_local Buffer buffer;
   char* scratch = static_cast<char*>(buffer.get(call.parts() * call.scratch_bytes()));
@@ -89,17 +89,21 @@ void Int8ConvCall::run_depthwise(const void* x, const Epilogue& e) const {
   });
 }
 
-void Int8ConvCall::run(const void* x, const void* residual, void* out) const {
-  if (shape_.pixels() == 0 || shape_.oc == 0) return;
+void Int8ConvCall::run(const void* x, const void* residual, void* out, int64_t images) const {
+  ConvShape shape = shape_;
+  shape.n = images;
+  if (shape.pixels() == 0 || shape.oc == 0) return;
   Epilogue e = epilogue_;
   e.scale_a = &scale_x_;
   e.zero_a = &zero_x_;
   e.residual = residual;
   e.out = out;
-  if (int8_conv_header(packed_).layout == Int8ConvLayout::depthwise) return run_depthwise(x, e);
+  if (int8_conv_header(packed_).layout == Int8ConvLayout::depthwise) {
+    return run_depthwise(shape, x, e);
+  }
   const ConvInput image = {static_cast<const uint8_t*>(x), is_signed_,
                            static_cast<uint8_t>(zero_x_)};
-  dense_conv(shape_, image, packed_, e);
+  dense_conv(shape, image, packed_, e);
 }
 
 }  // namespace pyops::cpu

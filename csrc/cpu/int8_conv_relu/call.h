@@ -29,11 +29,12 @@ class Int8ConvCall {
   Int8ConvCall(const char* op, const Value& x, const Value* residual, const Int8ConvArguments& a);
 
   Value out() const;
-  // Images have the memory of [N, H, W, C]; x and out do not overlap.
-  void run(const void* x, const void* residual, void* out) const;
+  // The first `images` of the batch. They have the memory of [N, H, W, C]; x and out do not
+  // overlap.
+  void run(const void* x, const void* residual, void* out, int64_t images) const;
 
  private:
-  void run_depthwise(const void* x, const Epilogue& e) const;
+  void run_depthwise(const ConvShape& shape, const void* x, const Epilogue& e) const;
 
   ConvShape shape_;
   const void* packed_;

@@ -75,7 +75,7 @@ Tensor int8_conv_relu(const Tensor& input, const Tensor& packed,
   const Tensor x = arranged(input);
   const OptionalTensor r = residual.has_value() ? arranged(*residual) : residual;
   const Tensor out = new_arranged(call.out());
-  call.run(x.const_data_ptr(), pointer<void>(r), out.mutable_data_ptr());
+  call.run(x.const_data_ptr(), pointer<void>(r), out.mutable_data_ptr(), x.size(0));
   return out;
 }
 

@@ -1,7 +1,8 @@
 // The ops on codes: what each is asked to do, checked, and then run on pointers.
 //
 // Every constructor raises where an argument does not fit. Tensors are contiguous, images have the
-// memory of [N, H, W, C]; inputs and outputs do not overlap.
+// memory of [N, H, W, C]; inputs and outputs do not overlap. `images`: the first so many of a batch;
+// of tensors that are no images, all is run.
 #pragma once
 #include "checks/int8_pool.h"
 #include "cpu/common/driver.h"
@@ -33,7 +34,7 @@ class PoolCall {
            const PoolNumbers& numbers);
 
   Value out() const;
-  void run(const void* x, void* out) const;
+  void run(const void* x, void* out, int64_t images) const;
 
  private:
   PoolCall(const char* op, const Value& x, int64_t kind, const PoolNumbers& numbers);
@@ -73,9 +74,9 @@ class CodesCall {
 
   const Value& out() const { return out_; }
   // b: null but for a sum.
-  void run(const void* a, const void* b, void* out) const;
+  void run(const void* a, const void* b, void* out, int64_t images) const;
   // The same of a 4-D tensor whose memory is [N, C, H, W]; the output's is [N, H, W, C].
-  void run_planes(const void* a, void* out) const;
+  void run_planes(const void* a, void* out, int64_t images) const;
 
  private:
   Value out_;

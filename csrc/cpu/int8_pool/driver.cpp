@@ -6,10 +6,12 @@
 namespace pyops::cpu {
 namespace {
 
+int64_t images_of(const Tensor& t) { return t.dim() == 4 ? t.size(0) : 0; }
+
 Tensor run_pool(const char* op, const Tensor& x_in, const PoolCall& call) {
   checks::cpu_tensor(op, "x", x_in);
   const Tensor x = arranged(x_in), out = new_arranged(call.out());
-  call.run(x.const_data_ptr(), out.mutable_data_ptr());
+  call.run(x.const_data_ptr(), out.mutable_data_ptr(), x.size(0));
   return out;
 }
 
@@ -38,9 +40,9 @@ Tensor int8_quantize(const Tensor& x_in, double scale, int64_t zero, int64_t out
       CodesCall::quantize("int8_quantize", value_of(x_in), scale, zero, out_dtype);
   const Tensor out = new_arranged(call.out());
   if (is_planes(x_in)) {
-    call.run_planes(x_in.const_data_ptr(), out.mutable_data_ptr());
+    call.run_planes(x_in.const_data_ptr(), out.mutable_data_ptr(), images_of(x_in));
   } else {
-    call.run(arranged(x_in).const_data_ptr(), nullptr, out.mutable_data_ptr());
+    call.run(arranged(x_in).const_data_ptr(), nullptr, out.mutable_data_ptr(), images_of(x_in));
   }
   return out;
 }
@@ -50,7 +52,7 @@ Tensor int8_dequantize(const Tensor& q, double scale, int64_t zero, int64_t out_
   checks::cpu_tensor(op, "q", q);
   const CodesCall call = CodesCall::dequantize(op, value_of(q), scale, zero, out_dtype);
   const Tensor out = new_arranged(call.out());
-  call.run(arranged(q).const_data_ptr(), nullptr, out.mutable_data_ptr());
+  call.run(arranged(q).const_data_ptr(), nullptr, out.mutable_data_ptr(), images_of(q));
   return out;
 }
 
@@ -64,7 +66,7 @@ Tensor int8_add(const Tensor& a_in, const Tensor& b_in, double scale_a, int64_t 
       op, value_of(a_in), value_of(b_in),
       {scale_a, zero_a, scale_b, zero_b, activation, low, high, out_dtype, out_scale, out_zero});
   const Tensor a = arranged(a_in), b = arranged(b_in), out = new_arranged(call.out());
-  call.run(a.const_data_ptr(), b.const_data_ptr(), out.mutable_data_ptr());
+  call.run(a.const_data_ptr(), b.const_data_ptr(), out.mutable_data_ptr(), images_of(a));
   return out;
 }
 

@@ -100,10 +100,10 @@ void PoolCall::run_rows(const uint8_t* x, char* out, int64_t begin, int64_t end)
   }
 }
 
-void PoolCall::run(const void* x, void* out) const {
+void PoolCall::run(const void* x, void* out, int64_t images) const {
   const auto oh = static_cast<int64_t>(ys_.taps.size()), ow = static_cast<int64_t>(xs_.taps.size());
-  if (n_ * c_ * oh * ow == 0) return;
-  parallel_range(n_ * oh, kSerialTaps / (ow * c_ * most_taps_ + 1),
+  if (images * c_ * oh * ow == 0) return;
+  parallel_range(images * oh, kSerialTaps / (ow * c_ * most_taps_ + 1),
                  [&](int64_t begin, int64_t end) {
                    run_rows(static_cast<const uint8_t*>(x), static_cast<char*>(out), begin, end);
                  });

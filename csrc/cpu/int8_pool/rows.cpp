@@ -147,9 +147,10 @@ CodesCall CodesCall::add(const char* op, const Value& a, const Value& b, const A
   return call;
 }
 
-void CodesCall::run(const void* a, const void* b, void* out) const {
-  const int64_t count = out_.numel();
+void CodesCall::run(const void* a, const void* b, void* out, int64_t images) const {
+  int64_t count = out_.numel();
   if (count == 0) return;
+  if (out_.dim() == 4) count = count / out_.size(0) * images;
   CodeRows rows = rows_;
   rows.a.data = a;
   rows.b.data = b;
@@ -157,12 +158,12 @@ void CodesCall::run(const void* a, const void* b, void* out) const {
   run_flat(rows, count);
 }
 
-void CodesCall::run_planes(const void* a, void* out) const {
+void CodesCall::run_planes(const void* a, void* out, int64_t images) const {
   if (out_.numel() == 0) return;
   CodeRows rows = rows_;
   rows.a.data = a;
   rows.out = out;
-  quantize_planes(rows, out_.size(0), out_.size(1), out_.size(2) * out_.size(3));
+  quantize_planes(rows, images, out_.size(1), out_.size(2) * out_.size(3));
 }
 
 ConcatCall::ConcatCall(const char* op, const std::vector<const Value*>& xs, const double* scales,

@@ -11,8 +11,9 @@ class Int8ConvStep final : public NetStep {
  public:
   Int8ConvStep(Int8ConvCall call, int x, int residual)
       : call_(std::move(call)), x_(x), residual_(residual) {}
-  void run(const Places& r, int64_t) const override {
-    call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data);
+  bool by_images() const override { return true; }
+  void run(const Places& r, int64_t images) const override {
+    call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data, images);
   }
 
  private:

@@ -10,9 +10,10 @@ namespace {
 class EachCode final : public NetStep {
  public:
   EachCode(CodesCall call, int x) : call_(std::move(call)), x_(x) {}
-  void run(const Places& r, int64_t) const override {
-    if (r[x_].planes) return call_.run_planes(r[x_].data, r[y].data);
-    call_.run(r[x_].data, nullptr, r[y].data);
+  bool by_images() const override { return true; }
+  void run(const Places& r, int64_t images) const override {
+    if (r[x_].planes) return call_.run_planes(r[x_].data, r[y].data, images);
+    call_.run(r[x_].data, nullptr, r[y].data, images);
   }
 
  private:
@@ -41,8 +42,9 @@ Step read_dequantize(StepReader* in, Value* made) {
 class AddStep final : public NetStep {
  public:
   AddStep(CodesCall call, int a, int b) : call_(std::move(call)), a_(a), b_(b) {}
-  void run(const Places& r, int64_t) const override {
-    call_.run(r[a_].data, r[b_].data, r[y].data);
+  bool by_images() const override { return true; }
+  void run(const Places& r, int64_t images) const override {
+    call_.run(r[a_].data, r[b_].data, r[y].data, images);
   }
 
  private:
@@ -94,7 +96,10 @@ Step read_concat(StepReader* in, Value* made) {
 class PoolStep final : public NetStep {
  public:
   PoolStep(PoolCall call, int x) : call_(std::move(call)), x_(x) {}
-  void run(const Places& r, int64_t) const override { call_.run(r[x_].data, r[y].data); }
+  bool by_images() const override { return true; }
+  void run(const Places& r, int64_t images) const override {
+    call_.run(r[x_].data, r[y].data, images);
+  }
 
  private:
   PoolCall call_;

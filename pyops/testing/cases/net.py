@@ -72,7 +72,7 @@ class _Builder:
         return torch.uint8, 0.02 + 0.01 * self.integer(0, 5), self.integer(0, 255)
 
     def begin(self, planes: bool) -> None:
-        n, c = self.integer(1, 2), self.pick((1, 3, 8, 32))
+        n, c = self.integer(1, 4), self.pick((1, 3, 8, 32))
         image = torch.randn(n, c, self.size, self.size + 1, generator=self.generator) * 2
         if not planes:
             image = image.contiguous(memory_format=torch.channels_last)
