@@ -1,4 +1,4 @@
-"""``fuse``: float convnets on our convolutions, each with what follows it in one call."""
+"""``fuse``: float nets on our convolutions and Linears, each with what follows it in one call."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ def fuse(
     example_inputs: Any = None,
     inplace: bool = False,
 ) -> nn.Module:
-    """Replaces ``nn.Conv2d`` and ``nn.Conv1d`` by layers that take along what follows them.
+    """Replaces ``nn.Conv2d``, ``nn.Conv1d`` and ``nn.Linear`` by layers that do what follows too.
 
-    Batch norms are folded into weights, and sums and activations run in the convolution's call
+    Batch norms are folded into weights, and sums and activations run in the layer's call
     (``pyops.ops.conv_relu``), on channels_last images. A model that ``torch.fx`` can trace runs as
-    one graph; of any other, each convolution runs by itself. All else stays torch's: Linears,
-    pools, concatenations. The result is for inference: it is in eval mode and its parameters
-    require no grad. ``pyops.explain`` says what was replaced and why the rest was not.
+    one graph, whose layers and pools run together (``pyops.ops.run_net``); of any other, each
+    layer runs by itself. All else stays torch's. The result is for inference: it is in eval mode
+    and its parameters require no grad. ``pyops.explain`` says what was replaced and why the rest
+    was not.
 
     Args:
         model: any ``nn.Module``. It is not changed: the result's other parameters are new objects
@@ -57,7 +58,7 @@ def fuse(
         include: convert only what these match: one or several names, globs or types. A container
             stands for everything in it.
         exclude: leave what these match to torch.
-        strict: raise if a convolution that is not excluded stays torch's.
+        strict: raise if a layer that is not excluded stays torch's.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keywords: the tensors
             of the calls that run as one graph. By default noise for a model of one argument, in a
             size that it takes. The model runs on them, to compare its graph with it.
@@ -106,7 +107,7 @@ def _check_plan(
                 candidate.why_float = f"weight is {own.dtype}: give dtype= float32 or bfloat16"
     name = type(model).__name__
     if not plan:
-        raise ValueError(f"fuse: nothing to replace in {name}: no nn.Conv1d or nn.Conv2d in it")
+        raise ValueError(f"fuse: nothing to replace in {name}: no Conv1d, Conv2d or Linear")
     left = complaints(plan)
     if all(candidate.why_float for candidate in plan):
         lines = [f"{c.name or '(the model)'}: {c.why_float}" for c in plan][:10]
@@ -156,10 +157,6 @@ def _put_layers(
             packed[key] = new.packed
             target = put(target, candidate.paths, new)
         set_record(new, Record(candidate.class_name, reason, size))
-    for module in target.modules():
-        if type(module) is nn.Linear:
-            record = Record("Linear", "fuse leaves Linears to torch", float_bytes(module))
-            set_record(module, record)
     for norm, layer in folded.items():
         before = type(target.get_submodule(norm)).__name__
         put(target, [norm], Folded(layer, before))
@@ -190,7 +187,7 @@ def _layer_by_layer(
     chosen = {c.name for c in plan if c.why_float is None and len(c.paths) == 1}
     folded = fold_sequences(target, chosen, inputs)
     target = _put_layers(target, plan, folded, dtype)
-    text = f"each convolution runs by itself: {why}"
+    text = f"each layer runs by itself: {why}"
     if dtype is not None:
         text += f"; its inputs must be {_name(dtype)}"
     set_not_traced(target, text)

@@ -14,15 +14,16 @@ from . import net_calls as calls
 from . import net_steps as steps
 from .net_fold import path_of
 from .net_forward import NetForward, NetPlan
+from .net_join import flattens
 from .net_trace import drop_unread
 
 
 def lower(graph: fx.Graph, model: nn.Module) -> None:
     """Exchanges layer steps for calls of ``float_conv``, in place; ``model`` holds the fused
     layers. Notes in ``meta["floats"]`` what a net's program can do on floats: convolutions of
-    images, and pools of what they make."""
+    images, Linears, and what pools and flattens their results."""
     for node in list(graph.nodes):
-        if node.target in (steps.pool, steps.adaptive_pool):
+        if node.target in (steps.pool, steps.adaptive_pool) or flattens(node, model):
             node.meta["floats"] = node.args[0].meta.get("floats", False)
         if node.target is not steps.layer:
             continue
@@ -35,7 +36,9 @@ def lower(graph: fx.Graph, model: nn.Module) -> None:
                 calls.float_conv, (reference, x, residual, calls.act_of(act), slope)
             )
         layer: Any = model.get_submodule(path_of(node))
-        new.meta["floats"] = layer.rank == 2
+        new.meta["shape"] = node.meta["shape"]
+        of_rows = layer.rank == 0 and len(x.meta["shape"]) not in (0, 4)
+        new.meta["floats"] = layer.rank == 2 or of_rows
         node.replace_all_uses_with(new)
         graph.erase_node(node)
     drop_unread(graph)
@@ -85,7 +88,7 @@ class FloatForward(NetForward):
 
     def describe(self) -> str:
         """For ``explain``."""
-        text = f"{self.cls.__name__} runs as one graph, convolutions with what follows them"
+        text = f"{self.cls.__name__} runs as one graph, layers with what follows them"
         if self.plan.dtype:
             dtype = str(self.first.packed.dtype).removeprefix("torch.")
             text += f", in {dtype} with float32 sums: casts its inputs, returns their dtype"

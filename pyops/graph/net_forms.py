@@ -112,6 +112,8 @@ def _act_of_module(node: fx.Node, module: nn.Module | None) -> Act | None:
         return Act("clamp", float(module.min_val), float(module.max_val))
     if type(module) is nn.LeakyReLU:
         return Act("leaky_relu", slope=float(module.negative_slope))
+    if type(module) is nn.GELU:
+        return _gelu_of(module.approximate)
     if type(module) is nn.PReLU:
         return Act("leaky_relu", slope=_reference(node, ".weight"))
     plain = {nn.ReLU: Act("relu"), nn.ReLU6: _RELU6, nn.SiLU: Act("silu")}
@@ -150,6 +152,16 @@ def _plain(name: str) -> Callable[..., tuple[Any, Arguments]]:
     return lambda input: (steps.activate, (input, Act(name)))
 
 
+def _gelu_of(approximate: Any) -> Act | None:
+    name = {"none": "gelu", "tanh": "gelu_tanh"}.get(approximate)
+    return None if name is None else Act(name)
+
+
+def _gelu(input: fx.Node, approximate: Any = "none") -> tuple[Any, Arguments] | None:
+    act = _gelu_of(approximate)
+    return None if act is None else (steps.activate, (input, act))
+
+
 def _leaky(input: fx.Node, negative_slope: float = 0.01) -> tuple[Any, Arguments]:
     return steps.activate, (input, Act("leaky_relu", slope=float(negative_slope)))
 
@@ -180,6 +192,7 @@ def _view(input: fx.Node, *shape: Any) -> tuple[Any, Arguments]:
 _FORMS: dict[str, Callable[..., tuple[Any, Arguments] | None]] = {
     "relu": _plain("relu"),
     "relu6": lambda input: (steps.activate, (input, _RELU6)),
+    "gelu": _gelu,
     "silu": _plain("silu"),
     "hardswish": _plain("hardswish"),
     "hardtanh": _hardtanh,
@@ -199,6 +212,7 @@ _NAMES: dict[Any, str] = {
     torch.relu: "relu",
     F.relu: "relu",
     F.relu6: "relu6",
+    F.gelu: "gelu",
     F.silu: "silu",
     F.hardswish: "hardswish",
     F.hardtanh: "hardtanh",

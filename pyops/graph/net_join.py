@@ -58,10 +58,10 @@ def _joins(node: fx.Node, model: nn.Module) -> bool:
         return False
     if node.target is calls.linear:
         return len(node.args[1].meta["shape"]) not in (0, 4)  # type: ignore[union-attr]
-    return node.target in _ADDS or node.target is torch.clamp or _flattens(node, model)
+    return node.target in _ADDS or node.target is torch.clamp or flattens(node, model)
 
 
-def _flattens(node: fx.Node, model: nn.Module) -> bool:
+def flattens(node: fx.Node, model: nn.Module) -> bool:
     """Whether all dimensions but the first become one."""
     x: Any = node.args[0] if node.args else None
     if not isinstance(x, fx.Node) or len(x.meta.get("shape") or ()) < 2:
@@ -213,15 +213,19 @@ def _float_conv(
 ) -> int:
     path = str(reference.target)
     module: Any = j.model.get_submodule(path)
-    how = _act(act)
+    how, bias = _act(act), module._buffers["bias"] is not None
     j.layer(path, (1.0, 0), how["activation"], _FLOATS, j.slope(slope), None)
+    if module.rank == 0:
+        return j.program.float_linear(
+            j.registers[x], module.packed.n, bias=bias, activation=how["activation"]
+        )
     return j.program.float_conv(
         j.registers[x],
         module.packed.shape,
         stride=module.stride,
         padding=module.padding,
         dilation=module.dilation,
-        bias=module._buffers["bias"] is not None,
+        bias=bias,
         residual=None if residual is None else j.registers[residual],
         **how,
     )

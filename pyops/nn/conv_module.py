@@ -1,4 +1,4 @@
-"""What layers that replace convolutions share: the geometry, and lines as images of height 1."""
+"""What layers that replace convolutions share: the geometry, and lines and rows as images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class ConvModule(PackedModule):
-    """Base of the layers that replace an ``nn.Conv2d``, or with ``rank`` 1 an ``nn.Conv1d``."""
+    """Base of the layers that replace an ``nn.Conv2d``. With ``rank`` 1 it is an ``nn.Conv1d``, on
+    images of height 1; with 0 an ``nn.Linear``, on images of one pixel.
+    """
 
     packed: PackedConv | PackedFloatConv
     rank = 2
@@ -27,6 +29,10 @@ class ConvModule(PackedModule):
     ) -> None:
         """``like``: the ``nn.Conv2d`` whose stride, padding and dilation it has."""
         super().__init__(packed, bias, **rest)
+        if self.rank == 0:
+            self.groups, self.padding = 1, [0] * 4
+            self.kernel_size, self.stride, self.dilation = [1, 1], [1, 1], [1, 1]
+            return
         flat = self.rank == 1
         self.groups = int(like.groups)
         self.kernel_size, self.stride, self.dilation = (
@@ -45,12 +51,16 @@ class ConvModule(PackedModule):
     @classmethod
     def image_of(cls, x: Tensor) -> Tensor:
         """With 4 dimensions, as ops and packed weights have them."""
+        if cls.rank == 0:
+            return x[..., None, None]
         return x.unsqueeze(2) if cls.rank == 1 else x
 
     @property
     def weight(self) -> Tensor:
         """A plain copy in the float layer's dtype, for code that only reads it."""
         weight = self.packed.dequantize(self.dtype)
+        if self.rank == 0:
+            return weight.flatten(1)
         return weight.squeeze(2) if self.rank == 1 else weight
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""FusedConv2d and FusedConv1d: float convolutions that take a residual and an activation along."""
+"""FusedConv2d, FusedConv1d and FusedLinear: float layers that take a residual and an activation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FusedConv2d(ConvModule):
         weight: Tensor = layer.weight.detach()  # type: ignore[operator]
         if packed is None:
             image = cls.image_of(weight)
-            groups: Any = layer.groups
+            groups: Any = getattr(layer, "groups", 1)
             packed = PackedFloatConv(image if dtype is None else image.to(dtype), groups)
         bias: Any = layer.bias
         return cls(packed, bias, like=layer, dtype=dtype or weight.dtype, **options)
@@ -83,6 +83,17 @@ class FusedConv2d(ConvModule):
         if self.rank == 1:
             x = x.unsqueeze(2)
             residual = None if residual is None else residual.unsqueeze(2)
+        y = self.of_images(x, residual, act, slope)
+        return y.squeeze(2) if self.rank == 1 else y
+
+    def of_images(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        act: tuple[int, float, float],
+        slope: Tensor | None,
+    ) -> Tensor:
+        """``run`` on ``[N, C, H, W]``."""
         y: Tensor = torch.ops.pyops.conv_relu.default(
             x,
             self.packed.get(),
@@ -95,7 +106,7 @@ class FusedConv2d(ConvModule):
             *act,
             slope,
         )
-        return y.squeeze(2) if self.rank == 1 else y
+        return y
 
 
 @replaces(nn.Conv1d, weights=FUSED)
@@ -103,3 +114,33 @@ class FusedConv1d(FusedConv2d):
     """The same on x [N, C, L], as an image of height 1."""
 
     rank = 1
+
+
+@replaces(nn.Linear, weights=FUSED)
+class FusedLinear(FusedConv2d):
+    """The same for an ``nn.Linear``, on x [..., K]: rows are images of one pixel."""
+
+    rank = 0
+
+    def run(
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        act: tuple[int, float, float] = NO_ACTIVATION,
+        slope: Tensor | None = None,
+    ) -> Tensor:
+        """``act(linear(x) + residual)``.
+
+        Raises:
+            ValueError: the last dimension of ``x`` is not K.
+        """
+        n, k = self.packed.shape[:2]
+        if x.dim() == 0 or x.shape[-1] != k:
+            raise ValueError(f"FusedLinear: x must be [..., {k}], but is {list(x.shape)}")
+        rows = None if residual is None else residual.reshape(-1, n)[..., None, None]
+        y = self.of_images(x.reshape(-1, k)[..., None, None], rows, act, slope)
+        return y.view(*x.shape[:-1], n)
+
+    def extra_repr(self) -> str:
+        n, k = self.packed.shape[:2]
+        return f"{k}, {n}, bias={self.bias is not None}"

@@ -210,6 +210,10 @@ class NetProgram:
         """torch's adaptive pools of float32 or bfloat16."""
         return self._add(12, [x, kind, *size], [])
 
+    def float_linear(self, x: int, n: int, *, bias: bool = True, activation: str = "none") -> int:
+        """``linear`` of floats ``[..., K]`` as ``conv_relu`` of pixels; takes packed, (bias)."""
+        return self._add(13, [x, n, _activation(activation, ACTIVATION_CODE), int(bias)], [])
+
     def returns(self, *registers: int) -> None:
         """Says which registers the call returns: of those that steps make."""
         self.outputs.extend(registers)

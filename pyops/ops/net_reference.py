@@ -20,9 +20,12 @@ from . import int8_pool_reference as pool_plain
 OP = "run_net"
 KINDS = (
     "quantize", "dequantize", "conv", "linear", "add", "concat", "pool", "adaptive pool", "clamp",
-    "flatten", "float conv", "float pool", "float adaptive pool",
+    "flatten", "float conv", "float pool", "float adaptive pool", "float linear",
 )  # fmt: skip
-_COUNTS = (3, 3, 20, 7, 7, None, 18, 7, 3, 1, 16, 13, 4)
+_COUNTS = (3, 3, 20, 7, 7, None, 18, 7, 3, 1, 16, 13, 4, 4)
+
+
+_FLATTENED = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
 
 
 class _Step:
@@ -155,8 +158,11 @@ def _clamp(step: _Step) -> Tensor:
 
 def _flatten(step: _Step) -> Tensor:
     x = step.register(0)
-    if x.dtype not in (torch.int8, torch.uint8):
-        raise TypeError(f"flatten: x must be torch.uint8 or torch.int8, but is {x.dtype}")
+    if x.dtype not in _FLATTENED:
+        raise TypeError(
+            "flatten: x must be torch.uint8, torch.int8, torch.float32 or torch.bfloat16, "
+            f"but is {x.dtype}"
+        )
     if x.dim() < 2:
         raise ValueError(f"flatten: x must have at least 2 dimensions, but has {x.dim()}")
     return x.flatten(1).clone(memory_format=torch.contiguous_format)
@@ -185,9 +191,26 @@ def _float_adaptive(step: _Step) -> Tensor:
     return float_pools.adaptive_pool(step.register(0), kind, size)
 
 
+def _float_linear(step: _Step) -> Tensor:
+    _, n, act, flags = step.ints
+    x = step.register(0)
+    checks.at_least_1d("float linear", "x", x)
+    if x.dim() == 4:
+        raise ValueError("float linear: x must not be an image [N, C, H, W]; flatten it")
+    checks.code(OP, "flags", flags, 2)
+    checks.code("float linear", "activation", act, 5)
+    packed, bias = step.tensor(), step.tensor(flags)
+    k = x.shape[-1]
+    y = step.plain(float_plain, "conv_relu")(
+        x.reshape(-1, k)[..., None, None], packed, [n, k, 1, 1], [1, 1], [0] * 4, [1, 1], bias,
+        None, act, 0.0, 0.0, None,
+    )  # fmt: skip
+    return y.reshape(*x.shape[:-1], n)
+
+
 _RUN: tuple[Callable[[_Step], Tensor], ...] = (
     _quantize, _dequantize, _conv, _linear, _add, _concat, _pool, _adaptive, _clamp, _flatten,
-    _float_conv, _float_pool, _float_adaptive,
+    _float_conv, _float_pool, _float_adaptive, _float_linear,
 )  # fmt: skip
 
 

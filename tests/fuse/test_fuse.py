@@ -152,12 +152,12 @@ def test_explain(settle):
     assert (rows["stem"].before, rows["stem"].after) == ("Conv2d", "FusedConv2d")
     assert rows["depthwise"].reason == "excluded (exclude=)"
     assert rows["depthwise"].kernel is None
-    assert rows["fc"].reason == "fuse leaves Linears to torch"
+    assert rows["fc"].reason == "replaced"
     assert pyops.explain(fused).graphs == (
-        "Net runs as one graph, convolutions with what follows them, in bfloat16 with float32 "
+        "Net runs as one graph, layers with what follows them, in bfloat16 with float32 "
         "sums: casts its inputs, returns their dtype. 2 steps run in 1 call of run_net",
     )
     text = str(pyops.explain(fused))
-    assert "3 of 5 layers in fused float" in text
+    assert "4 of 5 layers in fused float" in text
     kernel = {row.kernel for row in pyops.explain(pyops.fuse(settle(Net()))).rows if row.kernel}
     assert kernel == {kernel_of(torch.float32)}

@@ -62,7 +62,7 @@ def test_a_model_that_cannot_be_traced_is_converted_layer_by_layer(settle):
     model, x = settle(Branching()), torch.randn(2, 3, 8, 8)
     fused = pyops.fuse(model, example_inputs=x)
     assert net_of(fused) is None
-    assert why_not_traced(fused).startswith("each convolution runs by itself: symbolically traced")
+    assert why_not_traced(fused).startswith("each layer runs by itself: symbolically traced")
     assert repr(fused.body[1]) == "Folded(body.0)"
     assert sqnr_db(run(fused, x), run(model, x)) > 100
     blind = pyops.fuse(model)  # no size can be tried on the meta device: norms stay
@@ -103,10 +103,10 @@ def test_saving_layer_by_layer(settle, tmp_path):
     [
         (torch.zeros(1), {}, TypeError, "fuse takes an nn.Module, but got Tensor"),
         (
-            nn.Sequential(nn.Linear(4, 4)),
+            nn.Sequential(nn.Bilinear(4, 4, 4)),
             {},
             ValueError,
-            "fuse: nothing to replace in Sequential: no nn.Conv1d or nn.Conv2d in it",
+            "fuse: nothing to replace in Sequential: no Conv1d, Conv2d or Linear",
         ),
         (
             Branching(),
@@ -165,7 +165,7 @@ def test_a_layer_by_itself():
     fused = pyops.fuse(layer)
     assert isinstance(fused, FusedConv2d)
     assert torch.allclose(run(fused, x), run(layer, x), atol=1e-5)
-    assert why_not_traced(fused) == "each convolution runs by itself: it is one layer"
+    assert why_not_traced(fused) == "each layer runs by itself: it is one layer"
 
 
 def test_two_arguments_need_an_example(settle):
@@ -180,7 +180,7 @@ def test_two_arguments_need_an_example(settle):
     model = settle(Two())
     blind = pyops.fuse(model)
     assert why_not_traced(blind) == (
-        "each convolution runs by itself: it takes x, y: give example_inputs="
+        "each layer runs by itself: it takes x, y: give example_inputs="
     )
     x, y = torch.randn(2, 3, 4, 4), torch.randn(2, 8, 4, 4)
     fused = pyops.fuse(model, example_inputs={"x": x, "y": y})

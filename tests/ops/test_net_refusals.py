@@ -73,7 +73,7 @@ REFUSED = [
         f"{STEP} 1: int8_conv_relu: residual must be [2, 8, 6, 6] like the output, "
         "but is [2, 4, 6, 6]",
     ),
-    (setting(2, CONV_AT, 13), ValueError, f"{STEP} 1: kind code 13 is unknown"),
+    (setting(2, CONV_AT, 14), ValueError, f"{STEP} 1: kind code 14 is unknown"),
     (setting(2, CONV_AT, 0), ValueError, f"{STEP} 1: quantize takes 3 integers, but has 20"),
     (
         setting(2, CONV_AT + 1, 200),

@@ -35,6 +35,21 @@ class FloatConvStep final : public NetStep {
   int x_, residual_;
 };
 
+// Rows are images of one pixel.
+class FloatLinearStep final : public NetStep {
+ public:
+  FloatLinearStep(ConvReluCall call, int x, int64_t rows)
+      : call_(std::move(call)), x_(x), rows_(rows) {}
+  void run(const Places& r, int64_t) const override {
+    call_.run(r[x_].data, nullptr, r[y].data, rows_);
+  }
+
+ private:
+  ConvReluCall call_;
+  int x_;
+  int64_t rows_;
+};
+
 }  // namespace
 
 Step read_conv(StepReader* in, Value* made) {
@@ -92,6 +107,29 @@ Step read_float_conv(StepReader* in, Value* made) {
                     arguments);
   *made = call.out();
   return std::make_unique<FloatConvStep>(std::move(call), x, residual);
+}
+
+Step read_float_linear(StepReader* in, Value* made) {
+  const char* op = "float linear";
+  in->expect(op, 4);
+  const int x = in->source(0);
+  const Value& value = in->value(x);
+  STD_TORCH_CHECK(value.dim() >= 1, op, ": x must have at least 1 dimension, but has 0");
+  STD_TORCH_CHECK(value.dim() != 4, op, ": x must not be an image [N, C, H, W]; flatten it");
+  checks::code("run_net", "flags", in->integer(3), 2);
+  checks::code(op, "activation", in->integer(2), kLinearActivations);
+  const Tensor& packed = in->tensor();
+  const OptionalTensor bias = in->tensor_if(in->integer(3));
+  const int64_t n = in->integer(1), k = value.sizes.back();
+  int64_t rows = 1;
+  for (size_t d = 0; d + 1 < value.sizes.size(); ++d) rows *= value.sizes[d];
+  const int64_t weight[4] = {n, k, 1, 1}, ones[2] = {1, 1}, none[4] = {};
+  const ConvArguments arguments = {packed, {weight, 4},    {ones, 2}, {none, 4}, {ones, 2},
+                                   bias,   in->integer(2), 0.0,       0.0,       OptionalTensor()};
+  ConvReluCall call("conv_relu", {value.type, {rows, k, 1, 1}}, nullptr, arguments);
+  *made = value;
+  made->sizes.back() = n;
+  return std::make_unique<FloatLinearStep>(std::move(call), x, rows);
 }
 
 namespace {

@@ -33,9 +33,10 @@
 //  11 float pool   x, kind, kernel (2), stride (2), padding (2), dilation (2), ceil_mode,
 //                  count_include_pad, divisor
 //  12 float adaptive   x, kind, output size (2)
+//  13 float linear   x, N, activation, flags (1: bias)      tensors: packed, [bias]
 //
-// Each computes what the op of its name does, bit for bit: conv_relu is that of float conv, torch's
-// are those of the float pools, whose averages sum in float32.
+// Each computes what the op of its name does, bit for bit: conv_relu is that of float conv and
+// float linear, torch's are those of the float pools, whose averages sum in float32.
 #pragma once
 #include <memory>
 #include <vector>
@@ -44,7 +45,7 @@
 
 namespace pyops::cpu {
 
-constexpr int64_t kStepKinds = 13;
+constexpr int64_t kStepKinds = 14;
 
 // Of its elements. Raises on sizes that no memory holds.
 int64_t bytes_of(const Value& value);

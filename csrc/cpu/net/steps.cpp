@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "checks/int8_conv_relu.h"
 #include "cpu/int8_pool/call.h"
 
 namespace pyops::cpu {
@@ -167,15 +168,16 @@ Step read_clamp(StepReader* in, Value* made) {
 }
 
 // [N, H, W, C] in memory to [N, C, H, W]; a copy where these are the same.
+template <class T>
 class FlattenStep final : public NetStep {
  public:
   FlattenStep(int x, int64_t images, int64_t c, int64_t pixels)
       : x_(x), images_(images), c_(c), pixels_(pixels) {}
   void run(const Places& r, int64_t) const override {
-    const auto* from = static_cast<const uint8_t*>(r[x_].data);
-    auto* to = static_cast<uint8_t*>(r[y].data);
+    const auto* from = static_cast<const T*>(r[x_].data);
+    auto* to = static_cast<T*>(r[y].data);
     if (c_ == 1 || pixels_ == 1) {
-      std::memcpy(to, from, static_cast<size_t>(images_ * c_ * pixels_));
+      std::memcpy(to, from, static_cast<size_t>(images_ * c_ * pixels_) * sizeof(T));
       return;
     }
     for (int64_t n = 0; n < images_; ++n, from += c_ * pixels_) {
@@ -194,7 +196,9 @@ Step read_flatten(StepReader* in, Value* made) {
   in->expect("flatten", 1);
   const int x = in->source(0);
   const Value& value = in->value(x);
-  checks::code_dtype("flatten", "x", value.type);
+  const bool bytes = checks::is_codes(value), floats = value.type == ScalarType::Float;
+  STD_TORCH_CHECK(bytes || floats || value.type == ScalarType::BFloat16,
+                  "flatten: x must be torch.uint8, torch.int8, torch.float32 or torch.bfloat16");
   STD_TORCH_CHECK(value.dim() >= 2, "flatten: x must have at least 2 dimensions, but has ",
                   value.dim());
   const bool image = value.dim() == 4;
@@ -202,16 +206,19 @@ Step read_flatten(StepReader* in, Value* made) {
   int64_t rest = 1;
   for (int64_t d = 1; d < value.dim(); ++d) rest *= value.size(d);
   *made = {value.type, {value.size(0), rest}};
-  return std::make_unique<FlattenStep>(x, value.size(0), image ? c : rest, pixels);
+  const int64_t images = value.size(0), channels = image ? c : rest;
+  if (bytes) return std::make_unique<FlattenStep<uint8_t>>(x, images, channels, pixels);
+  if (floats) return std::make_unique<FlattenStep<float>>(x, images, channels, pixels);
+  return std::make_unique<FlattenStep<uint16_t>>(x, images, channels, pixels);
 }
 
 }  // namespace
 
 Step read_step(StepReader* in, Value* made) {
   static constexpr Step (*kReaders[kStepKinds])(StepReader*, Value*) = {
-      read_quantize,   read_dequantize, read_conv,          read_linear, read_add,
-      read_concat,     read_pool,       read_adaptive,      read_clamp,  read_flatten,
-      read_float_conv, read_float_pool, read_float_adaptive};
+      read_quantize,   read_dequantize, read_conv,           read_linear,      read_add,
+      read_concat,     read_pool,       read_adaptive,       read_clamp,       read_flatten,
+      read_float_conv, read_float_pool, read_float_adaptive, read_float_linear};
   return kReaders[in->kind()](in, made);
 }
 

@@ -51,6 +51,7 @@ using Step = std::unique_ptr<NetStep>;
 Step read_conv(StepReader* reader, Value* made);
 Step read_linear(StepReader* reader, Value* made);
 Step read_float_conv(StepReader* reader, Value* made);
+Step read_float_linear(StepReader* reader, Value* made);
 Step read_float_pool(StepReader* reader, Value* made);
 Step read_float_adaptive(StepReader* reader, Value* made);
 

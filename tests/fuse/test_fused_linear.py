@@ -1,0 +1,147 @@
+"""``FusedLinear``: by itself, in a net's one call, saved; and what the step of a net refuses."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import pyops
+from pyops import ops
+from pyops.graph.net_forward import net_of
+from pyops.nn.fused_conv2d import FusedLinear
+from pyops.ops import NetProgram, run_net
+from pyops.ops import net_reference as plain
+from pyops.ops.conv_relu_packing import pack_plain
+from pyops.testing.compare import sqnr_db
+
+
+def run(model, x):
+    with torch.inference_mode():
+        return model(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", pyops.isa.available())
+def test_rows_of_any_shape(name, dtype):
+    torch.manual_seed(0)
+    with pyops.isa.force(name):
+        for k, n in ((1, 1), (7, 33), (40, 5), (64, 96)):
+            layer = nn.Linear(k, n, bias=n != 5).to(dtype)
+            fused = FusedLinear.from_float(layer)
+            for shape in ((k,), (1, k), (17, k), (2, 3, k), (2, 0, k), (1, 2, 3, k)):
+                x = torch.randn(shape).to(dtype)
+                found = run(fused, x)
+                assert (found.shape, found.dtype) == ((*shape[:-1], n), dtype)
+                bias = None if layer.bias is None else layer.bias.double()
+                exact = F.linear(x.double(), layer.weight.double(), bias)
+                bound = (k + 2) * 2.0**-24 * F.linear(x.double().abs(), layer.weight.double().abs())
+                if dtype == torch.bfloat16:
+                    bound = bound + exact.abs() * 2.0**-8
+                assert ((found.double() - exact).abs() <= bound + 1e-6).all()
+
+
+def test_other_rows_are_refused():
+    fused = FusedLinear.from_float(nn.Linear(6, 4))
+    for shape in ((), (5,), (2, 12)):
+        message = f"FusedLinear: x must be [..., 6], but is {list(shape)}"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            run(fused, torch.zeros(shape))
+    assert str(fused) == "FusedLinear(6, 4, bias=True)"
+
+
+class Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm1d(24)
+        self.hidden, self.out = nn.Linear(8 * 2 * 3, 24), nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = F.adaptive_max_pool2d(F.relu(self.conv(x)), (2, 3))
+        return self.out(F.gelu(self.norm(self.hidden(torch.flatten(x, 1)))))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_head_is_part_of_the_nets_one_call(settle, tmp_path, dtype):
+    model, x = settle(Head()), torch.randn(4, 3, 9, 10)
+    fused = pyops.fuse(model, dtype=dtype)
+    assert sqnr_db(run(fused, x), run(model, x)) > (100 if dtype is None else 30)
+    assert net_of(fused).runs == [5]  # conv, pool, flatten, two Linears
+    assert net_of(fused).plan.folded == {"norm": "hidden"}
+    assert net_of(fused).notes == {"conv": ["relu"], "hidden": ["norm folded in", "gelu"]}
+    pyops.save(fused, tmp_path / "head.safetensors")
+    again = pyops.load(tmp_path / "head.safetensors", Head())
+    assert torch.equal(run(again, x), run(fused, x))
+    state = fused.state_dict()
+    fused.out.packed.assign(torch.zeros(5, 24, 1, 1, dtype=dtype or torch.float32))
+    assert torch.equal(run(fused, x), fused.out.bias.to(x.dtype).expand(4, 5).to(dtype or x.dtype))
+    fused.load_state_dict(state)
+    assert torch.equal(run(again, x), run(fused, x))
+
+
+def test_without_convolutions():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(12, 30), nn.GELU(approximate="tanh"), nn.Linear(30, 6)).eval()
+    x = torch.randn(5, 12)
+    fused = pyops.fuse(model, example_inputs=x)
+    assert net_of(fused).runs == [2]
+    assert [type(layer).__name__ for layer in fused] == ["FusedLinear", "GELU", "FusedLinear"]
+    for one in (x, torch.randn(2, 7, 12)):
+        assert sqnr_db(run(fused, one), run(model, one)) > 100
+
+
+def call(plainly=False):
+    torch.manual_seed(2)
+    weight, x = torch.randn(4, 6, 1, 1), torch.randn(3, 2, 3)
+    program = NetProgram(1)
+    program.returns(program.float_linear(program.flatten(0), 4, activation="relu"))
+    packed = pack_plain(weight, 1) if plainly else ops.conv_relu_pack(weight)
+    return [[x], [packed, torch.randn(4)], program.steps, program.numbers, program.outputs]
+
+
+def test_reference_and_fake():
+    (found,) = torch.ops.pyops.run_net.default(*call())
+    (expected,), (fake,) = (
+        f(*call(plainly=True)) for f in (plain.run_net_reference, plain.run_net_fake)
+    )
+    torch.testing.assert_close(found, expected)
+    assert (fake.shape, fake.dtype) == (found.shape, found.dtype)
+
+
+LINEAR = 5  # where the integers of the step begin
+REFUSED = [
+    (
+        (0, 0, torch.zeros(3, 6, dtype=torch.float16)),
+        TypeError,
+        "0: flatten: x must be torch.uint8, torch.int8, torch.float32 or torch.bfloat16, "
+        "but is torch.float16",
+    ),
+    ((2, LINEAR + 2, 5), ValueError, "1: float linear: activation code 5 is unknown"),
+    ((2, LINEAR + 3, 2), ValueError, "1: run_net: flags code 2 is unknown"),
+    ((1, 1, torch.zeros(5)), ValueError, "1: conv_relu: bias must be [4], but is [5]"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), REFUSED, ids=[r[2] for r in REFUSED])
+def test_refusals(change, kind, message):
+    part, at, value = change
+    arguments, plainly = call(), call(plainly=True)
+    arguments[part][at] = plainly[part][at] = value
+    full = f"run_net: step {message}"
+    for function in (plain.run_net_fake, plain.run_net_reference):
+        with pytest.raises(kind, match=f"^{re.escape(full)}$"):
+            function(*plainly)
+    with pytest.raises(RuntimeError, match=re.escape(full.split(", but is ")[0])):
+        torch.ops.pyops.run_net.default(*arguments)
+
+
+def test_images_are_to_be_flattened_first():
+    program = NetProgram(1)
+    program.returns(program.float_linear(0, 4, bias=False))
+    packed = ops.conv_relu_pack(torch.randn(4, 6, 1, 1))
+    message = "run_net: step 0: float linear: x must not be an image [N, C, H, W]; flatten it"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        run_net(program, [torch.zeros(1, 1, 2, 6)], [packed])
