@@ -79,7 +79,7 @@ void conv_tile(const ConvTile& t) {
   finish_float_for (*t.epilogue)(*t.epilogue, sums, kNr, t.m0, t.pixels, t.n0, t.cols);
 }
 
-void conv_depthwise(const ConvTile& tile) { depthwise_of_vectors(tile); }
+void conv_depthwise(const ConvDepthwise& task) { depthwise_of_vectors(task); }
 void conv_gather(const ConvGather& gather) { gather_pairs(gather); }
 void conv_start() { configure_tiles(); }
 void conv_stop() { _tile_release(); }

@@ -32,7 +32,7 @@ inline F32 dot(F32 a, F32 b, F32 c) {
 }  // namespace
 
 void conv_tile(const ConvTile& tile) { tile_of_vectors(tile); }
-void conv_depthwise(const ConvTile& tile) { depthwise_of_vectors(tile); }
+void conv_depthwise(const ConvDepthwise& task) { depthwise_of_vectors(task); }
 void conv_gather(const ConvGather& gather) { gather_pairs(gather); }
 void conv_start() {}
 void conv_stop() {}

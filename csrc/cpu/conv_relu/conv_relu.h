@@ -24,11 +24,11 @@ enum class ConvProducts : int { f32, bf16 };
 // Most pixels of a tile, and of a tile register.
 constexpr int kConvPixels = 32, kConvStrip = 16;
 
-// Some pixels of one row of tiles by one panel of output channels; of a depthwise convolution, by
-// all channels. K is what segments * depth comes to, where a gathered tile counts its padding.
+// Some pixels of one row of tiles by one panel of output channels. K is what segments * depth comes
+// to, where a gathered tile counts its padding.
 struct ConvTile {
-  // [segments][pixels]: where that segment of that pixel begins; depthwise and in strips, where
-  // there is a step, only of the first pixel.
+  // [segments][pixels]: where that segment of that pixel begins; in strips, where there is a step,
+  // only of the first pixel.
   const void* const* rows;
   int64_t segments, depth;  // depth: elements of a segment
   int64_t offset;           // elements from there to the group's first channel
@@ -53,11 +53,30 @@ struct ConvGather {
   int64_t ld;  // elements
 };
 
+// A row of the image that a row of a window is: its first pixel, and bytes from one pixel to the
+// next; outside the image zeros, and 0.
+struct TapRow {
+  const char* x;
+  int64_t step;
+};
+
+// Some rows of the output of a depthwise convolution by some channels.
+struct ConvDepthwise {
+  const ConvShape* shape;    // c == oc == groups
+  const TapRow* rows;        // [row_end - row][kh]
+  const char* zeros;         // c elements
+  Dtype type;                // of x
+  const float* w;            // pack.h
+  int64_t row, row_end;      // image * oh + oy
+  int64_t c, c_end;          // channels, from a multiple of kConvLanes on
+  const Epilogue* epilogue;  // its row 0 is the first pixel of the output
+};
+
 struct ConvKernel : KernelRow {
   int mr;  // pixels of a tile
   ConvProducts products;
   void (*tile)(const ConvTile&);
-  void (*depthwise)(const ConvTile&);  // x and w of one channel each, channels in lanes
+  void (*depthwise)(const ConvDepthwise&);
   void (*gather)(const ConvGather&);
   void (*start)();  // what a thread calls before its first tile, and behind its last
   void (*stop)();
@@ -70,7 +89,7 @@ extern KernelTable conv_relu_kernels;
 #define PYOPS_CONV_RELU_KERNEL(name, isa, test_only, mr, nr, kr, products) \
   namespace name {                                                         \
   void conv_tile(const ConvTile& tile);                                    \
-  void conv_depthwise(const ConvTile& tile);                               \
+  void conv_depthwise(const ConvDepthwise& task);                          \
   void conv_gather(const ConvGather& gather);                              \
   void conv_start();                                                       \
   void conv_stop();                                                        \

@@ -1,7 +1,7 @@
 // The entry points of a level whose tiles are vectors of floats.
 
 void conv_tile(const ConvTile& tile) { tile_of_vectors(tile); }
-void conv_depthwise(const ConvTile& tile) { depthwise_of_vectors(tile); }
+void conv_depthwise(const ConvDepthwise& task) { depthwise_of_vectors(task); }
 void conv_gather(const ConvGather& gather) { gather_floats(gather); }
 void conv_start() {}
 void conv_stop() {}

@@ -15,7 +15,7 @@ namespace {
 }  // namespace
 
 void conv_tile(const ConvTile& tile) { plain_tile<4, 8>(tile); }
-void conv_depthwise(const ConvTile& tile) { plain_depthwise<8>(tile); }
+void conv_depthwise(const ConvDepthwise& task) { plain_depthwise<8>(task); }
 void conv_gather(const ConvGather& gather) { gather_floats(gather); }
 void conv_start() {}
 void conv_stop() {}

@@ -24,6 +24,9 @@ constexpr int64_t kSerialConvProducts = 1 << 17;
 // Tiles of pixels that pass a panel before the next panel is read, and most bytes of their input.
 constexpr int kBlockTiles = 16;
 constexpr int64_t kBlockBytes = 512 << 10;
+// Channels of a depthwise convolution that go to one thread together, and most bytes of the rows
+// that are read for some channels before it goes on to others.
+constexpr int64_t kDepthwiseCols = 64, kDepthwiseBytes = 1 << 20;
 // Taps of fewer channels are not worth a pointer each: the image is copied with its padding, so
 // that a line of taps is one segment.
 constexpr int64_t kFewChannels = 16;
@@ -93,14 +96,26 @@ struct ConvPlan {
   }
 };
 
+// Tiles are rows of the output, panels are blocks of channels.
+inline ConvPlan plan_depthwise(const ConvCall& call, const ConvInput& input) {
+  const ConvShape& s = input.shape;
+  ConvPlan p = {call, conv_header(call.packed), input, false, 0, s.n * s.oh, 0, 0, 1, 0, 0};
+  p.panels = (s.c + kDepthwiseCols - 1) / kDepthwiseCols;
+  const int64_t read = s.w * s.c * input.element * s.stride_h;
+  p.block_tiles = static_cast<int>(max64(1, min64(p.tiles, kDepthwiseBytes / (read + 1))));
+  p.table_bytes = s.kh * static_cast<int64_t>(sizeof(TapRow));
+  return p;
+}
+
 inline ConvPlan plan_conv(const ConvCall& call, const ConvInput& input, int64_t row_strips) {
   const ConvHeader& h = conv_header(call.packed);
+  if (h.depthwise()) return plan_depthwise(call, input);
   const ConvShape& s = input.shape;
   const ConvKernel& kernel = call.kernel;
   ConvPlan p = {call, h, input, false, 0, 0, 0, row_strips, 1, 0, 0};
   const int64_t pitch = s.stride_w * s.c * input.element, product = h.element_bytes();
   const bool shared_set = kernel.mr > kSetWays && !kernel.strips() && pitch % kSetBytes == 0;
-  p.gather = !h.depthwise() && (input.element != product || shared_set);
+  p.gather = (input.element != product || shared_set);
   // An odd number of cache lines spreads the pixels over all sets.
   const int64_t lines = (h.padded_k() * product + 63) / 64;
   p.ld = (lines | 1) * 64 / product;
@@ -108,7 +123,7 @@ inline ConvPlan plan_conv(const ConvCall& call, const ConvInput& input, int64_t 
       row_strips ? s.n * s.oh * ((row_strips + 1) / 2) : (s.pixels() + kernel.mr - 1) / kernel.mr;
   p.panels = conv_parts(h);
   p.table_bytes = h.taps() * kernel.mr * 8;
-  p.tile_bytes = h.depthwise() ? 0 : kernel.mr * p.ld * product;
+  p.tile_bytes = kernel.mr * p.ld * product;
   const int64_t read = p.gather ? p.tile_bytes : kernel.mr * s.c * input.element * s.kh;
   p.block_tiles = static_cast<int>(max64(1, min64(kBlockTiles, kBlockBytes / (read + 1))));
   return p;
@@ -184,15 +199,18 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
   }
 }
 
-inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, char* scratch) {
-  const void** table = reinterpret_cast<const void**>(scratch);
-  for (int64_t tile = first; tile < last; ++tile) {
-    const int64_t m0 = p.first_pixel(tile);
-    const int pixels = static_cast<int>(p.first_pixel(tile + 1) - m0);
-    const ConvRows found = fill_rows(p.input, m0, pixels, table);
-    p.call.kernel.depthwise(
-        {table, found.segments, 1, 0, p.call.type, conv_panel(p.call.packed, 0, 0), pixels,
-         static_cast<int>(p.input.shape.oc), found.step, m0, 0, &p.call.epilogue, nullptr});
+// Rows [first, last) of the output by blocks of channels [panel, panel_end).
+inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, int64_t panel,
+                          int64_t panel_end, char* scratch) {
+  const ConvShape& s = p.input.shape;
+  TapRow* rows = reinterpret_cast<TapRow*>(scratch);
+  const float* w = reinterpret_cast<const float*>(conv_panel(p.call.packed, 0, 0));
+  for (int64_t row = first; row < last; row += p.block_tiles) {
+    const int64_t end = min64(last, row + p.block_tiles);
+    fill_tap_rows(p.input, row, end, rows);
+    p.call.kernel.depthwise({&s, rows, p.input.zeros, p.call.type, w, row, end,
+                             panel * kDepthwiseCols, min64(s.c, panel_end * kDepthwiseCols),
+                             &p.call.epilogue});
   }
 }
 
@@ -234,7 +252,7 @@ inline void run_conv(const ConvCall& call) {
                      false,
                      s.dilation_w == 1 && s.groups == 1};
   const int64_t depth = (input.lines ? s.kw : 1) * h.cg;
-  input.first = h.depthwise() || (call.kernel.strips() && depth % h.kr == 0);
+  input.first = call.kernel.strips() && depth % h.kr == 0;
   const int64_t row_strips = strips_of_row(call);
   const bool few = input.lines && s.c < kFewChannels && h.taps() > 1;
   const bool padding = s.top + s.bottom + s.left + s.right > 0;
@@ -250,11 +268,11 @@ inline void run_conv(const ConvCall& call) {
     call.kernel.start();
     for (int64_t i = begin; i < end; ++i) {
       const int64_t last = grid.row_end(i, p.tiles);
+      const int64_t panel = grid.col(i, p.panels), panel_end = grid.col_end(i, p.panels);
       if (h.depthwise()) {
-        run_depthwise(p, grid.row(i, p.tiles), last, own + i * bytes);
+        run_depthwise(p, grid.row(i, p.tiles), last, panel, panel_end, own + i * bytes);
         continue;
       }
-      const int64_t panel = grid.col(i, p.panels), panel_end = grid.col_end(i, p.panels);
       for (int64_t t = grid.row(i, p.tiles); t < last; t += p.block_tiles) {
         run_block(p, t, min64(last, t + p.block_tiles), panel, panel_end, own + i * bytes);
       }
