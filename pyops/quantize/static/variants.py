@@ -80,10 +80,12 @@ class Data:
 
 
 def make_data(model: nn.Module, batches: list[Inputs]) -> Data:
-    """Splits the batches; runs the model on those that results are compared on."""
-    half = max(1, len(batches) // 2)
-    correcting = _joined(batches[:half])
-    comparing = _joined(batches[half:]) if len(batches) > 1 else correcting
+    """Splits the batches; runs the model on those that results are compared on.
+
+    Every other one: batches may come in an order, and what is like one another close together.
+    """
+    correcting = _joined(batches[::2])
+    comparing = _joined(batches[1::2]) if len(batches) > 1 else correcting
     with torch.no_grad():
         expected = _floats(model(**comparing))
     return Data(batches, correcting, comparing, expected)
