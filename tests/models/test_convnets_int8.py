@@ -42,7 +42,7 @@ def test_digits_cnn_keeps_its_accuracy():
 
 @pytest.mark.slow
 def test_mobilenet_v2_on_photos_that_it_was_not_calibrated_on():
-    """18 dB, 95 % of the float model's answers, and at most two points of top-1 fewer right."""
+    """18 dB, 95 % of the float model's answers, and at most one point of top-1 fewer right."""
     try:
         model, (x, labels), photos = (
             mobilenet_v2.load_model(),
@@ -57,4 +57,4 @@ def test_mobilenet_v2_on_photos_that_it_was_not_calibrated_on():
     assert sqnr_db(found, expected) >= 18
     assert float((found.argmax(1) == expected.argmax(1)).double().mean()) >= 0.95
     right = [float((y.argmax(1) == labels).double().mean()) for y in (expected, found)]
-    assert right[0] - right[1] <= 0.02
+    assert right[0] - right[1] <= 0.01
