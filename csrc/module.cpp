@@ -111,6 +111,43 @@ int threads_seen() {
   return static_cast<int>(seen.size());
 }
 
+// The i-th of a list that is known to be as long.
+PyObject* at(const py::list& list, Py_ssize_t i) { return PyList_GET_ITEM(list.ptr(), i); }
+
+// Whether dicts[i][names[i]] is values[i] for all i, where `absent` stands for no such name.
+bool same_entries(const py::list& dicts, const py::list& names, const py::list& values,
+                  const py::object& absent) {
+  const auto count = static_cast<Py_ssize_t>(dicts.size());
+  if (static_cast<Py_ssize_t>(names.size()) != count ||
+      static_cast<Py_ssize_t>(values.size()) != count) {
+    throw py::value_error("same_entries: the lists must have one length");
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* dict = at(dicts, i);
+    if (!PyDict_Check(dict)) throw py::type_error("same_entries: dicts must hold dicts alone");
+    PyObject* found = PyDict_GetItemWithError(dict, at(names, i));
+    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    if ((found ? found : absent.ptr()) != at(values, i)) return false;
+  }
+  return true;
+}
+
+bool same_sizes(const py::list& dicts, const py::list& sizes) {
+  if (dicts.size() != sizes.size()) {
+    throw py::value_error("same_sizes: the lists must have one length");
+  }
+  const auto count = static_cast<Py_ssize_t>(dicts.size());
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* dict = at(dicts, i);
+    if (!PyDict_Check(dict)) throw py::type_error("same_sizes: dicts must hold dicts alone");
+    if (PyDict_Size(dict) != PyLong_AsSsize_t(at(sizes, i))) {
+      if (PyErr_Occurred()) throw py::error_already_set();
+      return false;
+    }
+  }
+  return true;
+}
+
 std::string compiler() {
 #if defined(__clang__)
   return "clang " __clang_version__;
@@ -132,6 +169,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("forced_kernel", &forced_kernel);
   m.def("force_kernel", &force_kernel);
   m.def("threads_seen", &threads_seen);
+  m.def("same_entries", &same_entries);
+  m.def("same_sizes", &same_sizes);
   m.def("compiler", &compiler);
   m.def("forget_prepared_net", &pyops::cpu::forget_prepared_net);
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 from .. import isa
 from ..nn import packed_base
 from ..ops import NetProgram, PreparedNet
+from .seen import Seen
 
+_VERSION = attrgetter("_version")
 _TINY, _HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 
 
@@ -89,6 +92,31 @@ class _Taken:
     tensors: list[Tensor] = field(default_factory=list)  # without slopes
     kept: bool = False
     net: PreparedNet | None = None
+    sighted: Seen | None = None  # what ``seen`` was read from
+    # Tensors that were folded into others: in place, they may change without being exchanged.
+    folded: list[Tensor] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+
+    def sight(self, states: list[dict[str, Any]]) -> None:
+        """Notes all that has to be the same at the next call, where each layer can tell."""
+        sighted = Seen()
+        for state, seen, part in zip(states, self.seen, self.parts, strict=True):
+            own = sighted.note(state, "packed").__dict__
+            data, scale = sighted.note(own, "_data"), sighted.note(own, "scale")
+            bias = sighted.note(sighted.note(state, "_buffers"), "bias")
+            now = (data, scale, bias)
+            if not seen or any(a is not b for a, b in zip(now, seen, strict=False)):
+                return
+            if scale is not None and part[1] is not scale:
+                both = [i for i in (1, 2) if seen[i] is not None]
+                self.folded += [seen[i] for i in both]
+                self.versions += [seen[i + 3] for i in both]
+        self.sighted = sighted
+
+    def holds(self) -> bool:
+        """Whether every layer still has what was taken."""
+        same = self.sighted is not None and self.sighted.same()
+        return same and list(map(_VERSION, self.folded)) == self.versions
 
     def prepared(self, program: NetProgram) -> PreparedNet:
         """The program with all this; two threads may both make it at first."""
@@ -109,25 +137,13 @@ class _Bound:
 
     def take(self) -> _Taken:
         """For a call now: what was taken last, where every layer still has it."""
-        epoch, last, changed, i = isa.epoch(), self.last, [], 0
+        epoch, last = isa.epoch(), self.last
         if last.epoch != epoch:  # other kernels may run, on the same weights too
             return self._taken_anew(last, epoch, range(len(self.states)))
-        for state, seen in zip(self.states, last.seen, strict=True):
-            packed, bias = state["packed"], state["_buffers"]["bias"]
-            own = packed.__dict__
-            scale = own.get("scale")
-            if (
-                not seen
-                or own["_data"] is not seen[0]
-                or scale is not seen[1]
-                or bias is not seen[2]
-                or seen[0]._version != seen[3]
-                or (scale is not None and scale._version != seen[4])
-                or (bias is not None and bias._version != seen[5])
-            ):
-                changed.append(i)
-            i += 1
-        return self._taken_anew(last, epoch, changed) if changed else last
+        if last.holds():
+            return last
+        pairs = enumerate(zip(self.states, last.seen, strict=True))
+        return self._taken_anew(last, epoch, [i for i, (s, seen) in pairs if _changed(s, seen)])
 
     def _taken_anew(self, last: _Taken, epoch: int, changed: Iterable[int]) -> _Taken:
         """Published at once, whole: other threads may be in a call."""
@@ -138,6 +154,7 @@ class _Bound:
         new.tensors.extend(tensor for part in new.parts for tensor in part)
         new.kept = bool(new.tensors) and all(new.seen) and not self.run.has_slopes
         new.kept = new.kept and all(tensor.device.type == "cpu" for tensor in new.tensors)
+        new.sight(self.states)
         self.last = new
         return new
 
@@ -163,6 +180,15 @@ class _Bound:
                 rest = fold(scale.detach(), None if bias is None else bias.detach(), layer)
         new.numbers[layer.numbers : layer.numbers + count] = own
         new.parts[i] = [data, *rest]
+
+
+def _changed(state: dict[str, Any], seen: tuple[Any, ...]) -> bool:
+    """Whether a layer has other tensors than those that were seen, or other values in them."""
+    packed = state["packed"]
+    now = (packed.__dict__["_data"], _scale_of(packed), state["_buffers"]["bias"])
+    if not seen or any(a is not b for a, b in zip(now, seen, strict=False)):
+        return True
+    return seen[3:] != tuple(None if tensor is None else tensor._version for tensor in now)
 
 
 def _is_recorded() -> bool:
