@@ -63,9 +63,26 @@ ConvRows interior_rows(const ConvInput& input, const Window* windows, int pixels
   return {s.kh * across, (input.lines ? s.kw : 1) * (s.c / s.groups), step};
 }
 
+// Whether every window is the pixel of its place.
+bool is_product(const ConvShape& s) {
+  return s.kh * s.kw * s.stride_h * s.stride_w == 1 && s.oh == s.h && s.ow == s.w;
+}
+
+ConvRows product_rows(const ConvInput& input, int64_t first, int pixels, const void** rows) {
+  const ConvShape& s = input.shape;
+  const int64_t pixel = s.c * input.element;
+  const char* from = input.x + first * pixel;
+  const int64_t readable = (input.end - from) / (pixel + !pixel);
+  const int64_t step = round_up(pixels, kConvStrip) <= readable ? pixel : 0;
+  const int filled = input.first && step != 0 ? 1 : pixels;
+  for (int r = 0; r < filled; ++r) rows[r] = from + r * pixel;
+  return {1, s.c / s.groups, step};
+}
+
 }  // namespace
 
 ConvRows fill_rows(const ConvInput& input, int64_t first, int pixels, const void** rows) {
+  if (is_product(input.shape)) return product_rows(input, first, pixels, rows);
   Window windows[kConvPixels];
   if (find_windows(input, first, pixels, windows)) {
     return interior_rows(input, windows, pixels, rows);

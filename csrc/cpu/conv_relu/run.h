@@ -133,6 +133,7 @@ struct BlockTile {
   ConvTile tile;
   ConvRows found;
   const void** table;
+  int64_t ahead;  // bytes of the next panel before this tile's share
   bool gather;
 };
 
@@ -158,37 +159,39 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
                       int64_t panel_end, char* scratch) {
   const ConvHeader& h = p.header;
   const int count = static_cast<int>(last - first);
+  const int64_t panels = h.panels(), lines = h.panel_bytes() / 64;
   BlockTile tiles[kBlockTiles];
-  for (int i = 0; i < count; ++i) {
-    const int64_t m0 = p.first_pixel(first + i);
-    const int pixels = static_cast<int>(p.first_pixel(first + i + 1) - m0);
+  for (int64_t i = 0, m0 = p.first_pixel(first), end; i < count; ++i, m0 = end) {
+    end = p.first_pixel(first + i + 1);
+    const int pixels = static_cast<int>(end - m0);
     const void** table = reinterpret_cast<const void**>(scratch + i * p.table_bytes);
     const ConvRows found = fill_rows(p.input, m0, pixels, table);
     const ConvTile tile = {table, found.segments, found.depth, 0, p.call.type,      nullptr, pixels,
                            0,     found.step,     m0,          0, &p.call.epilogue, nullptr};
     const bool broken = found.depth % h.kr != 0 || (p.call.kernel.strips() && found.step == 0);
-    tiles[i] = {tile, found, table, p.gather || broken};
+    tiles[i] = {tile, found, table, lines * i / count * 64, p.gather || broken};
   }
   const int64_t start = panel;
   // Pixels of a 1 x 1 convolution that come from memory, where the panels stay in cache.
   const ConvShape& s = p.input.shape;
   const bool streams =
       p.tiles > 2 * p.block_tiles && s.kh * s.kw * s.groups == 1 && s.stride_h * s.stride_w == 1;
-  for (int64_t group = -1; panel < panel_end; ++panel) {
-    const bool next_group = panel / h.panels() != group;
-    group = panel / h.panels();
-    const int64_t own = panel % h.panels() * h.nr;
-    const int64_t next = panel + 1 < panel_end ? panel + 1 : start;
-    const char* ahead = conv_panel(p.call.packed, next / h.panels(), next % h.panels());
+  int64_t group = panel / panels, own = panel % panels;
+  bool next_group = true;
+  for (; panel < panel_end; ++panel) {
+    const char* w = conv_panel(p.call.packed, group, own);
+    const char* ahead = panel + 1 < panel_end
+                            ? w + h.panel_bytes()
+                            : conv_panel(p.call.packed, start / panels, start % panels);
     for (int i = 0; i < count; ++i) {
       ConvTile& t = tiles[i].tile;
-      t.w = conv_panel(p.call.packed, group, panel % h.panels());
-      t.ahead = ahead + h.panel_bytes() / 64 * i / count * 64;
+      t.w = w;
+      t.ahead = ahead + tiles[i].ahead;
       if (streams && panel == start) {
         t.ahead = p.input.x + (t.m0 + t.pixels) * p.input.shape.c * p.input.element;
       }
-      t.cols = static_cast<int>(min64(h.nr, h.group_oc() - own));
-      t.n0 = group * h.group_oc() + own;
+      t.cols = static_cast<int>(min64(h.nr, h.group_oc() - own * h.nr));
+      t.n0 = group * h.group_oc() + own * h.nr;
       if (!tiles[i].gather) {
         t.offset = group * h.cg;
       } else if (next_group) {
@@ -196,6 +199,8 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
       }
       p.call.kernel.tile(t);
     }
+    next_group = ++own == panels;
+    if (next_group) own = 0, ++group;
   }
 }
 
