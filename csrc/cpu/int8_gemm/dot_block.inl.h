@@ -101,6 +101,12 @@ class RowPlaces {
     wrap_ = (b.taps->pitch - width_) * step_;
   }
   void next(int rows, int64_t* to) {
+    if (width_ < 0) {
+      PYOPS_UNROLL
+      for (int r = 0; r < kMr; ++r) to[r] = at_ + r * step_;
+      at_ += rows * step_;
+      return;
+    }
     for (int r = 0; r < rows; ++r, at_ += step_, ++x_) {
       if (x_ == width_) x_ = 0, at_ += wrap_;
       to[r] = at_;
@@ -130,9 +136,12 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
   // independent sums to hide the latency of the multiply.
   const int64_t tiles = (b.rows + kMr - 1) / kMr;
   const bool pays = tiles <= kTilesAhead;
+  const int least = static_cast<int>(b.rows / tiles);
+  const int64_t short_tiles = tiles - b.rows % tiles;
+  TileFn multiply = tile_of(pays, direct, least, vecs);
   for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
-    const int rows = static_cast<int>((b.rows - r0) / (tiles - t));
-    const TileFn multiply = tile_of(pays, direct, rows, vecs);
+    const int rows = least + (t >= short_tiles);
+    if (t == short_tiles) multiply = tile_of(pays, direct, rows, vecs);
     Ahead ahead = {};
     if (pays) ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
     prefetch_output(epilogue, r0, rows, b.n0, b.cols);
