@@ -70,14 +70,17 @@ int64_t image_bytes(const NetProgram& program, const NetStep& step, int64_t imag
 }
 
 // How many images a pass of `stretch` has when `step` joins it; 0: it does not. The weights are
-// read in every pass: that has to be less than to pass the step's input through memory.
-int64_t pass_with(const NetProgram& program, const Stretch& stretch, const NetStep& step) {
+// read in every pass, and otherwise by every thread: the difference has to be less than to pass
+// the step's input through memory.
+int64_t pass_with(const NetProgram& program, const Stretch& stretch, const NetStep& step,
+                  int64_t threads) {
   const int64_t images = program.images_of(step), bytes = image_bytes(program, step, images);
   if (bytes == 0 || images != program.images_of(*program.steps[stretch.first])) return 0;
   const int64_t pass = min64(stretch.images, max64(1, kPassBytes / bytes));
   const int64_t passes = (images + pass - 1) / pass;
   const int64_t input = bytes_of(program.registers[step.reads[0]].value);
-  return passes == 1 || step.weight_bytes * passes <= input ? pass : 0;
+  const int64_t more = passes - (stretch.apart ? threads : 1);
+  return step.weight_bytes * more <= input ? pass : 0;
 }
 
 // Whether threads that take whole images have about as much to do.
@@ -110,7 +113,7 @@ void cut_batch(NetProgram* program, int64_t threads) {
     const bool apart = are_even(images, threads);
     Stretch s = {i, i, apart ? (images + threads - 1) / threads : images, apart};
     for (int64_t pass; i < count; ++i) {
-      pass = pass_with(*program, s, *program->steps[i]);
+      pass = pass_with(*program, s, *program->steps[i], threads);
       if (pass == 0) break;
       s.images = pass;
     }
