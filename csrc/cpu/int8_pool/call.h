@@ -1,8 +1,8 @@
 // The ops on codes: what each is asked to do, checked, and then run on pointers.
 //
 // Every constructor raises where an argument does not fit. Tensors are contiguous, images have the
-// memory of [N, H, W, C]; inputs and outputs do not overlap. `images`: the first so many of a batch;
-// of tensors that are no images, all is run.
+// memory of [N, H, W, C]; inputs and outputs do not overlap. `images`: the first so many of a
+// batch; of tensors that are no images, all is run.
 #pragma once
 #include "checks/int8_pool.h"
 #include "cpu/common/driver.h"
