@@ -14,6 +14,7 @@ from .graph.net_forward import set_not_traced
 from .graph.net_inputs import guess_inputs
 from .graph.net_sequences import fold_sequences
 from .graph.simple_code import CannotTraceError
+from .nn.containers import disable_fast_paths
 from .nn.packed_base import PackedBase
 from .nn.record import Record, set_record
 from .nn.registry import FUSED, replacement
@@ -162,6 +163,7 @@ def _put_layers(
         put(target, [norm], Folded(layer, before))
     if dtype is not None:
         target.to(dtype)
+    disable_fast_paths(target)
     return freeze(target)
 
 

@@ -122,6 +122,16 @@ class FusedLinear(FusedConv2d):
 
     rank = 0
 
+    @property
+    def in_features(self) -> int:
+        """K, the last dimension of the input."""
+        return self.packed.k
+
+    @property
+    def out_features(self) -> int:
+        """N, the last dimension of the output."""
+        return self.packed.n
+
     def run(
         self,
         x: Tensor,
@@ -134,7 +144,7 @@ class FusedLinear(FusedConv2d):
         Raises:
             ValueError: the last dimension of ``x`` is not K.
         """
-        n, k = self.packed.shape[:2]
+        n, k = self.out_features, self.in_features
         if x.dim() == 0 or x.shape[-1] != k:
             raise ValueError(f"FusedLinear: x must be [..., {k}], but is {list(x.shape)}")
         rows = None if residual is None else residual.reshape(-1, n)[..., None, None]
@@ -142,5 +152,5 @@ class FusedLinear(FusedConv2d):
         return y.view(*x.shape[:-1], n)
 
     def extra_repr(self) -> str:
-        n, k = self.packed.shape[:2]
-        return f"{k}, {n}, bias={self.bias is not None}"
+        bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"

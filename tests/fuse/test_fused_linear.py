@@ -50,7 +50,22 @@ def test_other_rows_are_refused():
         message = f"FusedLinear: x must be [..., 6], but is {list(shape)}"
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             run(fused, torch.zeros(shape))
-    assert str(fused) == "FusedLinear(6, 4, bias=True)"
+    assert str(fused) == "FusedLinear(in_features=6, out_features=4, bias=True)"
+
+
+def test_a_transformer_calls_the_layers():
+    torch.manual_seed(3)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model, x = (
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=True).eval(),
+        torch.randn(2, 5, 16),
+    )
+    fused = pyops.fuse(model, example_inputs=x)
+    for one in fused.layers:
+        assert type(one.linear1) is type(one.linear2) is FusedLinear
+        assert type(one.self_attn.out_proj) is not FusedLinear
+        assert not one.activation_relu_or_gelu
+    assert sqnr_db(run(fused, x), run(model, x)) > 100
 
 
 class Head(nn.Module):
