@@ -110,12 +110,13 @@ class Watch:
                 mapping.get(name, Expect.NOTHING) is value or guard.holds()
                 for mapping, name, value, guard in self._of_classes
             )
-        self._seen = None
-        if not self._each_holds():
-            return False
+        self._seen = seen = None
         if self._sightings < self._MOST_SIGHTINGS:
             self._sightings += 1
-            self._seen = _sight(self._guards)
+            seen = _sight(self._guards)  # first: another thread may exchange something now
+        if not self._each_holds():
+            return False
+        self._seen = seen
         return True
 
     def _each_holds(self) -> bool:

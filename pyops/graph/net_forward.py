@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from ..nn.packed_module import PackedModule
 from .forward import GraphForward, Variant, graph_of
 from .net_join import join_runs
 from .net_trace import guards_of
@@ -38,6 +39,8 @@ class NetForward(GraphForward):
 
     plan: NetPlan
     runs: list[int]  # the steps of each call of run_net
+    ranks: dict[str, int]  # of the inputs, where a Linear could tell them apart
+    folds_into_linears: bool
 
     @classmethod
     def put(
@@ -55,7 +58,39 @@ class NetForward(GraphForward):
         forward = cls(owner, "forward", [variant], guards_of(owner))
         forward.plan = plan
         forward.runs = runs
+        forward._look_for_linears()
         owner.__dict__["forward"] = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A net with Linears in it is one for inputs of the rank that it was traced with.
+
+        Raises:
+            ValueError: another rank, and norms that are folded into Linears would be other ones.
+        """
+        if self.ranks:
+            for name, value in (*zip(self.arguments, args, strict=False), *kwargs.items()):
+                rank = self.ranks.get(name)
+                if rank is None or not isinstance(value, Tensor) or value.dim() == rank:
+                    continue
+                if self.folds_into_linears:
+                    raise ValueError(
+                        f"{self.cls.__name__} was converted for {name} of {rank} dimensions, but "
+                        f"{value.dim()} given, and a norm is folded into a Linear of it"
+                    )
+                if value.dim() in (0, 4):  # Linears of a program take rows
+                    as_written: Any = getattr(type(self.owner), self.method)
+                    return as_written(self.owner, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def _look_for_linears(self) -> None:
+        linears = {
+            path
+            for path, layer in self.owner.named_modules()
+            if isinstance(layer, PackedModule) and getattr(layer, "rank", 0) == 0
+        }
+        self.folds_into_linears = any(path in linears for path in self.plan.folded.values())
+        inputs = self.plan.inputs.items() if linears else ()
+        self.ranks = {name: len(shape) for name, (shape, _) in inputs}
 
     def describe(self) -> str:
         """For ``explain``."""

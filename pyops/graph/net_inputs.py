@@ -29,7 +29,9 @@ def guess_inputs(model: nn.Module, bare: nn.Module) -> dict[str, Tensor]:
         raise CannotTraceError(
             f"it takes {', '.join(required) or 'no tensor'}: give example_inputs="
         )
-    first = next(m for m in model.modules() if type(m) in (nn.Conv1d, nn.Conv2d))
+    first = next((m for m in model.modules() if type(m) in (nn.Conv1d, nn.Conv2d)), None)
+    if first is None:
+        raise CannotTraceError("it has no convolution to guess an input by: give example_inputs=")
     weight: Tensor = first.weight  # type: ignore[assignment]
     flat = type(first) is nn.Conv1d
     channels: int = first.in_channels  # type: ignore[assignment]

@@ -45,7 +45,7 @@ def _pool(
     rank = len(x.meta["shape"])
     stride = kernel if stride is None or stride == [] else stride
     sizes = [_sizes(rank, value) for value in (kernel, stride, padding, dilation)]
-    if rank not in (3, 4) or None in sizes:
+    if rank not in (3, 4) or None in sizes or (divisor or 0) < 0:
         return None
     kernel, stride, padding, dilation = sizes
     if rank == 3:
@@ -64,9 +64,9 @@ def _adaptive(x: fx.Node, kind: int, size: Any) -> tuple[Any, Arguments] | None:
     if len(shape) not in (3, 4):
         return None
     spatial = _single(size) if len(shape) == 3 else _pair(size)
-    if any(isinstance(one, fx.Node) for one in spatial):
+    if any(type(one) is not int for one in spatial):  # None: as many as the image has
         return None
-    wanted = tuple(old if one is None else one for one, old in zip(spatial, shape[2:], strict=True))
+    wanted = tuple(spatial)
     return steps.adaptive_pool, (x, kind, (1, *wanted) if len(shape) == 3 else wanted)
 
 

@@ -93,8 +93,8 @@ class _Taken:
     kept: bool = False
     net: PreparedNet | None = None
     sighted: Seen | None = None  # what ``seen`` was read from
-    # Tensors that were folded into others: in place, they may change without being exchanged.
-    folded: list[Tensor] = field(default_factory=list)
+    # Tensors whose values were copied: in place, they may change without being exchanged.
+    copied: list[Tensor] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
 
     def sight(self, states: list[dict[str, Any]]) -> None:
@@ -107,16 +107,18 @@ class _Taken:
             now = (data, scale, bias)
             if not seen or any(a is not b for a, b in zip(now, seen, strict=False)):
                 return
-            if scale is not None and part[1] is not scale:
-                both = [i for i in (1, 2) if seen[i] is not None]
-                self.folded += [seen[i] for i in both]
-                self.versions += [seen[i + 3] for i in both]
+            folded = scale is not None and part[1] is not scale
+            for i in (1, 2):
+                # Kernels take a copy of one that is not contiguous.
+                if seen[i] is not None and (folded or not seen[i].is_contiguous()):
+                    self.copied.append(seen[i])
+                    self.versions.append(seen[i + 3])
         self.sighted = sighted
 
     def holds(self) -> bool:
         """Whether every layer still has what was taken."""
         same = self.sighted is not None and self.sighted.same()
-        return same and list(map(_VERSION, self.folded)) == self.versions
+        return same and list(map(_VERSION, self.copied)) == self.versions
 
     def prepared(self, program: NetProgram) -> PreparedNet:
         """The program with all this; two threads may both make it at first."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
-from .packed_float_conv import PackedFloatConv
+from .packed_float_conv import PackedFloatConv, PackedFloatLinear
 from .registry import FUSED, replaces
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class FusedConv2d(ConvModule):
 
     weights = "fused float"
     workflow = "fuse"
-    weight_class = PackedFloatConv
+    weight_class: ClassVar[type[PackedFloatConv]] = PackedFloatConv
     packed: PackedFloatConv
 
     @classmethod
@@ -48,7 +48,7 @@ class FusedConv2d(ConvModule):
         if packed is None:
             image = cls.image_of(weight)
             groups: Any = getattr(layer, "groups", 1)
-            packed = PackedFloatConv(image if dtype is None else image.to(dtype), groups)
+            packed = cls.weight_class(image if dtype is None else image.to(dtype), groups)
         bias: Any = layer.bias
         return cls(packed, bias, like=layer, dtype=dtype or weight.dtype, **options)
 
@@ -120,7 +120,16 @@ class FusedConv1d(FusedConv2d):
 class FusedLinear(FusedConv2d):
     """The same for an ``nn.Linear``, on x [..., K]: rows are images of one pixel."""
 
+    weight_class = PackedFloatLinear
     rank = 0
+
+    @classmethod
+    def part_shapes(
+        cls, shape: Sequence[int], transposed: bool, config: Config
+    ) -> dict[str, list[int]]:
+        """See ``PackedModule``."""
+        cls.weight_class.shapes(0, 0, config)
+        return {"weight": list(shape)}
 
     @property
     def in_features(self) -> int:

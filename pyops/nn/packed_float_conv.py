@@ -114,3 +114,22 @@ class PackedFloatConv(PackedBase):
 
     def _layout_of(self, data: Tensor) -> str:
         return read_header(data).layout
+
+
+class PackedFloatLinear(PackedFloatConv):
+    """The same of a Linear: packed as [N, K, 1, 1], and [N, K] to all others."""
+
+    def own_shapes(self) -> dict[str, list[int]]:
+        return {"weight": self.shape[:2]}
+
+    def parts(self) -> dict[str, Tensor]:
+        return {"weight": self.unpack().flatten(1)}
+
+    def assign(self, weight: Tensor) -> None:
+        """See ``PackedFloatConv``; ``weight`` [N, K], or as an image."""
+        super().assign(weight[..., None, None] if weight.dim() == 2 else weight)
+
+    def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
+        weight = parts["weight"]
+        image = weight[..., None, None] if weight.dim() == 2 else weight
+        return super()._packed({"weight": image})

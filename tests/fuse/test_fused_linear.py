@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import pytest
@@ -11,7 +13,7 @@ from torch import nn
 
 import pyops
 from pyops import ops
-from pyops.graph.net_forward import net_of
+from pyops.graph.net_forward import net_of, why_not_traced
 from pyops.nn.fused_conv2d import FusedLinear
 from pyops.ops import NetProgram, run_net
 from pyops.ops import net_reference as plain
@@ -106,6 +108,58 @@ def test_without_convolutions():
     assert [type(layer).__name__ for layer in fused] == ["FusedLinear", "GELU", "FusedLinear"]
     for one in (x, torch.randn(2, 7, 12)):
         assert sqnr_db(run(fused, one), run(model, one)) > 100
+
+
+def test_other_ranks(settle):
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
+    fused = pyops.fuse(model, example_inputs=torch.randn(3, 8))
+    for shape in ((8,), (2, 3, 8), (2, 3, 4, 8), (1, 2, 3, 4, 8)):
+        x = torch.randn(shape)
+        assert sqnr_db(run(fused, x), run(model, x)) > 100
+    model = settle(nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 5)))
+    fused = pyops.fuse(model, example_inputs=torch.randn(3, 8))
+    x = torch.randn(4, 8)
+    assert sqnr_db(run(fused, x), run(model, x)) > 100
+    message = (
+        "Sequential was converted for input of 2 dimensions, but 3 given, and a norm is folded "
+        "into a Linear of it"
+    )
+    for converted in (fused, copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            run(converted, torch.randn(2, 5, 8))
+
+
+def test_without_an_example_each_layer_runs_by_itself():
+    for model in (nn.Linear(8, 4), nn.Sequential(nn.Linear(8, 4), nn.ReLU())):
+        fused, x = pyops.fuse(model.eval()), torch.randn(3, 8)
+        assert sqnr_db(run(fused, x), run(model, x)) > 100
+    words = "each layer runs by itself: it has no convolution to guess an input by"
+    assert why_not_traced(fused) == f"{words}: give example_inputs="
+
+
+def test_a_float_checkpoint_loads():
+    torch.manual_seed(4)
+    model, other = (nn.Sequential(nn.Linear(6, 8), nn.ReLU()).eval() for _ in range(2))
+    x = torch.randn(2, 6)
+    fused = pyops.fuse(model, example_inputs=x)
+    assert fused.state_dict()["0.weight"].shape == (8, 6)
+    fused.load_state_dict(other.state_dict())
+    assert sqnr_db(run(fused, x), run(other, x)) > 100
+    other.load_state_dict(fused.state_dict())
+    assert sqnr_db(run(fused, x), run(other, x)) > 100
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_bias_changed_in_place_is_seen(step):
+    model, x = (
+        nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5)).eval(),
+        torch.randn(3, 8),
+    )
+    fused = pyops.fuse(model, example_inputs=x)
+    fused[2].bias = torch.zeros(5 * step)[::step]
+    before = run(fused, x)
+    fused[2].bias.add_(3)
+    torch.testing.assert_close(run(fused, x), before + 3)
 
 
 def call(plainly=False):

@@ -89,6 +89,12 @@ bool are_even(int64_t images, int64_t threads) {
   return threads > 1 && images > 1 && 8 * most <= 9 * images;
 }
 
+// The largest pass, of at most `most` images, that so many images fill evenly.
+int64_t even_pass(int64_t images, int64_t most) {
+  const int64_t passes = (images + most - 1) / most;
+  return (images + passes - 1) / passes;
+}
+
 // Registers that are made and read last within the stretch hold the images of one pass.
 void note_registers(NetProgram* program, const Stretch& s) {
   for (int i = s.first; i < s.end; ++i) {
@@ -118,6 +124,7 @@ void cut_batch(NetProgram* program, int64_t threads) {
       s.images = pass;
     }
     s.end = i = std::max(i, s.first + 1);
+    if (apart) s.images = even_pass((images + threads - 1) / threads, s.images);
     if (s.images < images && s.end > s.first + 1) {
       note_registers(program, s);
       program->stretches.push_back(s);
