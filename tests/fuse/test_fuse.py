@@ -129,6 +129,17 @@ def test_other_sizes_run_in_the_same_graph(settle):
         assert sqnr_db(run(fused, x), run(model, x)) > 100
 
 
+@pytest.mark.parametrize(
+    "pool", [nn.AdaptiveAvgPool2d((None, 2)), nn.AvgPool2d(2, divisor_override=-3)]
+)
+def test_pools_that_stay_torchs(pool):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), pool, nn.Conv2d(4, 4, 1)).eval()
+    fused = pyops.fuse(model, example_inputs=torch.randn(2, 3, 9, 9))
+    for size in (9, 13):
+        x = torch.randn(2, 3, size, size)
+        assert sqnr_db(run(fused, x), run(model, x)) > 100
+
+
 @pytest.mark.parametrize("layers", [18, 50])
 def test_resnet(layers):
     model, x = resnet.random_model(layers), torch.randn(2, 3, 64, 64)
