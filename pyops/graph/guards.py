@@ -84,8 +84,8 @@ def _is_shape(value: Any) -> bool:
 
 
 class Watch:
-    """All of several guards at once, which costs a tenth of calling each; and where nothing was
-    exchanged since they last held, a tenth of that.
+    """All of several guards at once, which costs a tenth of calling each; where nothing was
+    exchanged since they last held, by one comparison of all that they look at.
     """
 
     _MOST_SIGHTINGS = 8  # something is exchanged all the time: to note it anew does not pay
@@ -137,9 +137,8 @@ def _sight(guards: list[Guard]) -> Seen:
         if guard.slot == "number of parts":
             seen.note_size(seen.note(guard.holder.__dict__, "_modules"))
             continue
-        mapping = getattr(guard.holder, guard.slot) if own else None
-        if mapping is None:
-            mapping = seen.note(guard.holder.__dict__, guard.slot)
+        holder = guard.holder
+        mapping = getattr(holder, guard.slot) if own else seen.note(holder.__dict__, guard.slot)
         if not isinstance(mapping, dict):
             continue  # of a class: not among those that are noted
         part = seen.note(mapping, guard.name)

@@ -23,8 +23,6 @@ KINDS = (
     "flatten", "float conv", "float pool", "float adaptive pool", "float linear",
 )  # fmt: skip
 _COUNTS = (3, 3, 20, 7, 7, None, 18, 7, 3, 1, 16, 13, 4, 4)
-
-
 _FLATTENED = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
 
 

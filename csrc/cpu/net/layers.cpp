@@ -7,33 +7,26 @@
 namespace pyops::cpu {
 namespace {
 
-class Int8ConvStep final : public NetStep {
+// Call: Int8ConvCall or ConvReluCall.
+template <class Call>
+class ConvStep final : public NetStep {
  public:
-  Int8ConvStep(Int8ConvCall call, int x, int residual)
-      : call_(std::move(call)), x_(x), residual_(residual) {}
+  ConvStep(Call call, int x, int residual) : call_(std::move(call)), x_(x), residual_(residual) {}
   bool by_images() const override { return true; }
   void run(const Places& r, int64_t images) const override {
     call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data, images);
   }
 
  private:
-  Int8ConvCall call_;
+  Call call_;
   int x_, residual_;
 };
 
-class FloatConvStep final : public NetStep {
- public:
-  FloatConvStep(ConvReluCall call, int x, int residual)
-      : call_(std::move(call)), x_(x), residual_(residual) {}
-  bool by_images() const override { return true; }
-  void run(const Places& r, int64_t images) const override {
-    call_.run(r[x_].data, residual_ < 0 ? nullptr : r[residual_].data, r[y].data, images);
-  }
-
- private:
-  ConvReluCall call_;
-  int x_, residual_;
-};
+template <class Call>
+Step conv_step(Call call, int x, int residual, Value* made) {
+  *made = call.out();
+  return std::make_unique<ConvStep<Call>>(std::move(call), x, residual);
+}
 
 // Rows are images of one pixel.
 class FloatLinearStep final : public NetStep {
@@ -81,8 +74,7 @@ Step read_conv(StepReader* in, Value* made) {
                                        in->integer(5)};
   Int8ConvCall call("int8_conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
                     arguments);
-  *made = call.out();
-  return std::make_unique<Int8ConvStep>(std::move(call), x, residual);
+  return conv_step(std::move(call), x, residual, made);
 }
 
 Step read_float_conv(StepReader* in, Value* made) {
@@ -105,8 +97,7 @@ Step read_float_conv(StepReader* in, Value* made) {
                                    slope};
   ConvReluCall call("conv_relu", in->value(x), residual < 0 ? nullptr : &in->value(residual),
                     arguments);
-  *made = call.out();
-  return std::make_unique<FloatConvStep>(std::move(call), x, residual);
+  return conv_step(std::move(call), x, residual, made);
 }
 
 Step read_float_linear(StepReader* in, Value* made) {

@@ -117,14 +117,15 @@ void cut_batch(NetProgram* program, int64_t threads) {
   for (int i = 0; i < count;) {
     const int64_t images = program->images_of(*program->steps[i]);
     const bool apart = are_even(images, threads);
-    Stretch s = {i, i, apart ? (images + threads - 1) / threads : images, apart};
+    const int64_t share = apart ? (images + threads - 1) / threads : images;
+    Stretch s = {i, i, share, apart};
     for (int64_t pass; i < count; ++i) {
       pass = pass_with(*program, s, *program->steps[i], threads);
       if (pass == 0) break;
       s.images = pass;
     }
     s.end = i = std::max(i, s.first + 1);
-    if (apart) s.images = even_pass((images + threads - 1) / threads, s.images);
+    if (apart) s.images = even_pass(share, s.images);
     if (s.images < images && s.end > s.first + 1) {
       note_registers(program, s);
       program->stretches.push_back(s);
