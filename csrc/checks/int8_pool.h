@@ -53,6 +53,17 @@ inline void pool_padding(const char* op, cpu::Ints padding, cpu::Ints kernel, cp
   }
 }
 
+// padding: of all four sides. divisor: 0, or what every window is divided by.
+inline void pool_windows(const char* op, cpu::Ints kernel, cpu::Ints stride, cpu::Ints padding,
+                         cpu::Ints dilation, int64_t divisor) {
+  pool_sizes(op, "kernel", kernel, 2, 1);
+  pool_sizes(op, "stride", stride, 2, 1);
+  pool_sizes(op, "padding", padding, 4, 0);
+  pool_sizes(op, "dilation", dilation, 2, 1);
+  pool_padding(op, padding, kernel, dilation);
+  STD_TORCH_CHECK(divisor >= 0, op, ": divisor_override must be at least 0, but is ", divisor);
+}
+
 inline void pool_output(const char* op, int64_t oh, int64_t ow) {
   STD_TORCH_CHECK(oh >= 1 && ow >= 1, op, ": the window is larger than the padded image");
 }

@@ -22,19 +22,10 @@ def pool(
 ) -> Tensor:
     op = "float pool"
     _image(op, x, kind)
-    for name, values, least in (
-        ("kernel", kernel, 1),
-        ("stride", stride, 1),
-        ("padding", padding, 0),
-        ("dilation", dilation, 1),
-    ):
-        pools.sizes(op, name, values, 2, least)
     around = [padding[0], padding[0], padding[1], padding[1]]
-    pools.half_padding(op, around, kernel, dilation)
+    pools.windows(op, kernel, stride, around, dilation, divisor)
     if kind != pools.MAX and list(dilation) != [1, 1]:
         raise ValueError(f"{op}: averages take no dilation, but it is {list(dilation)}")
-    if divisor < 0:
-        raise ValueError(f"{op}: divisor_override must be at least 0, but is {divisor}")
     sizes = zip(x.shape[2:], kernel, padding, dilation, strict=True)
     if any(size + 2 * p < d * (k - 1) + 1 for size, k, p, d in sizes):
         raise ValueError(f"{op}: the window is larger than the padded image")

@@ -99,6 +99,27 @@ def half_padding(
             )
 
 
+def windows(
+    op: str,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    divisor: int,
+) -> None:
+    """``padding`` is that of all four sides; ``divisor``: 0, or what windows are divided by."""
+    for name, values, count, least in (
+        ("kernel", kernel, 2, 1),
+        ("stride", stride, 2, 1),
+        ("padding", padding, 4, 0),
+        ("dilation", dilation, 2, 1),
+    ):
+        sizes(op, name, values, count, least)
+    half_padding(op, padding, kernel, dilation)
+    if divisor < 0:
+        raise ValueError(f"{op}: divisor_override must be at least 0, but is {divisor}")
+
+
 def taps(op: str, count: int) -> None:
     if count > MOST_TAPS:
         raise ValueError(

@@ -123,16 +123,7 @@ def check_pool(
     op = "int8_pool"
     out = (out_dtype, out_scale, out_zero_point)
     dtype = checks.image(op, x, kind, scale_x, zero_point_x, out)
-    for name, values, count, least in (
-        ("kernel", kernel, 2, 1),
-        ("stride", stride, 2, 1),
-        ("padding", padding, 4, 0),
-        ("dilation", dilation, 2, 1),
-    ):
-        checks.sizes(op, name, values, count, least)
-    checks.half_padding(op, padding, kernel, dilation)
-    if divisor_override < 0:
-        raise ValueError(f"{op}: divisor_override must be at least 0, but is {divisor_override}")
+    checks.windows(op, kernel, stride, padding, dilation, divisor_override)
     shape = [*x.shape[:2]]
     for i in (0, 1):
         pads = (padding[2 * i], padding[2 * i + 1])

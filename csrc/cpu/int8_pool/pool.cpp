@@ -28,12 +28,7 @@ PoolCall::PoolCall(const char* op, const Value& x, int64_t kind, const PoolNumbe
 PoolCall::PoolCall(const char* op, const Value& x, int64_t kind, const PoolArguments& a,
                    const PoolNumbers& numbers)
     : PoolCall(op, x, kind, numbers) {
-  checks::pool_sizes(op, "kernel", a.kernel, 2, 1);
-  checks::pool_sizes(op, "stride", a.stride, 2, 1);
-  checks::pool_sizes(op, "padding", a.padding, 4, 0);
-  checks::pool_sizes(op, "dilation", a.dilation, 2, 1);
-  checks::pool_padding(op, a.padding, a.kernel, a.dilation);
-  STD_TORCH_CHECK(a.divisor >= 0, op, ": divisor_override must be at least 0, but is ", a.divisor);
+  checks::pool_windows(op, a.kernel, a.stride, a.padding, a.dilation, a.divisor);
   const AxisWindow y = {h_,           a.kernel[0],   a.stride[0], a.padding[0],
                         a.padding[1], a.dilation[0], a.ceil_mode};
   const AxisWindow w = {w_,           a.kernel[1],   a.stride[1], a.padding[2],

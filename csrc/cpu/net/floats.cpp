@@ -122,17 +122,11 @@ Step read_float_pool(StepReader* in, Value* made) {
   FloatPool pool = pool_of(op, in->value(x), in->integer(1));
   const Ints kernel = in->integers(2, 2), stride = in->integers(4, 2), padding = in->integers(6, 2),
              dilation = in->integers(8, 2);
-  checks::pool_sizes(op, "kernel", kernel, 2, 1);
-  checks::pool_sizes(op, "stride", stride, 2, 1);
-  checks::pool_sizes(op, "padding", padding, 2, 0);
-  checks::pool_sizes(op, "dilation", dilation, 2, 1);
   const int64_t around[4] = {padding[0], padding[0], padding[1], padding[1]};
-  checks::pool_padding(op, {around, 4}, kernel, dilation);
+  pool.divisor = in->integer(12);
+  checks::pool_windows(op, kernel, stride, {around, 4}, dilation, pool.divisor);
   STD_TORCH_CHECK(pool.kind == PoolKind::max || (dilation[0] == 1 && dilation[1] == 1), op,
                   ": averages take no dilation");
-  pool.divisor = in->integer(12);
-  STD_TORCH_CHECK(pool.divisor >= 0, op, ": divisor_override must be at least 0, but is ",
-                  pool.divisor);
   const bool ceil = in->integer(10) != 0, count_padding = in->integer(11) != 0;
   const AxisWindow down = {pool.h, kernel[0], stride[0], padding[0], padding[0], dilation[0], ceil};
   const AxisWindow across = {pool.w,     kernel[1],   stride[1], padding[1],
