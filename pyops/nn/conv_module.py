@@ -52,8 +52,15 @@ class ConvModule(PackedModule):
     def image_of(cls, x: Tensor) -> Tensor:
         """With 4 dimensions, as ops and packed weights have them."""
         if cls.rank == 0:
-            return x[..., None, None]
+            return x.reshape(-1, x.shape[-1])[..., None, None]
         return x.unsqueeze(2) if cls.rank == 1 else x
+
+    @classmethod
+    def as_given(cls, y: Tensor, x: Tensor) -> Tensor:
+        """The image that was made of ``image_of(x)``, with the dimensions that ``x`` has."""
+        if cls.rank == 0:
+            return y.view(*x.shape[:-1], y.shape[1])
+        return y.squeeze(2) if cls.rank == 1 else y
 
     @property
     def weight(self) -> Tensor:

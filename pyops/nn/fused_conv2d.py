@@ -80,33 +80,23 @@ class FusedConv2d(ConvModule):
         slope: Tensor | None = None,
     ) -> Tensor:
         """``act(conv(x) + residual)``; ``act``: code, low and high of ``pyops.ops.conv_relu``."""
-        if self.rank == 1:
-            x = x.unsqueeze(2)
-            residual = None if residual is None else residual.unsqueeze(2)
-        y = self.of_images(x, residual, act, slope)
-        return y.squeeze(2) if self.rank == 1 else y
-
-    def of_images(
-        self,
-        x: Tensor,
-        residual: Tensor | None,
-        act: tuple[int, float, float],
-        slope: Tensor | None,
-    ) -> Tensor:
-        """``run`` on ``[N, C, H, W]``."""
+        self.check_shape(x)
         y: Tensor = torch.ops.pyops.conv_relu.default(
-            x,
+            self.image_of(x),
             self.packed.get(),
             self.packed.shape,
             self.stride,
             self.padding,
             self.dilation,
             self._buffers["bias"],
-            residual,
+            None if residual is None else self.image_of(residual),
             *act,
             slope,
         )
-        return y
+        return self.as_given(y, x)
+
+    def check_shape(self, x: Tensor) -> None:
+        """What the op would not say in terms of the layer."""
 
 
 @replaces(nn.Conv1d, weights=FUSED)
@@ -141,24 +131,11 @@ class FusedLinear(FusedConv2d):
         """N, the last dimension of the output."""
         return self.packed.n
 
-    def run(
-        self,
-        x: Tensor,
-        residual: Tensor | None = None,
-        act: tuple[int, float, float] = NO_ACTIVATION,
-        slope: Tensor | None = None,
-    ) -> Tensor:
-        """``act(linear(x) + residual)``.
-
-        Raises:
-            ValueError: the last dimension of ``x`` is not K.
-        """
-        n, k = self.out_features, self.in_features
+    def check_shape(self, x: Tensor) -> None:
+        """Raises ValueError where the last dimension of ``x`` is not K."""
+        k = self.in_features
         if x.dim() == 0 or x.shape[-1] != k:
             raise ValueError(f"FusedLinear: x must be [..., {k}], but is {list(x.shape)}")
-        rows = None if residual is None else residual.reshape(-1, n)[..., None, None]
-        y = self.of_images(x.reshape(-1, k)[..., None, None], rows, act, slope)
-        return y.view(*x.shape[:-1], n)
 
     def extra_repr(self) -> str:
         bias = self.bias is not None

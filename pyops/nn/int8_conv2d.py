@@ -63,7 +63,7 @@ class Int8Conv2d(ConvModule, StaticModule):
             *(None, 1.0, 0, 0, 0.0, 0.0, None),
             *(OUT_DTYPE_CODE[self.output_dtype(input)], 1.0, 0),
         )
-        return y.squeeze(2) if self.rank == 1 else y
+        return self.as_given(y, input)
 
 
 @replaces(nn.Conv1d, weights="static")
