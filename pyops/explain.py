@@ -159,6 +159,8 @@ def _packed_row(name: str, module: PackedModule, owner: str, fusion: Fusion) -> 
     bias = module.bias
     size = 0 if bias is None else bias.numel() * bias.element_size()
     reason = record.reason if record is not None else f"built as an {module.weights} layer"
+    if module.packed.remark:
+        reason += f"; {module.packed.remark}"
     if name in fusion.notes:
         reason += f"; fused: {', '.join(fusion.notes[name])}"
     elif name in fusion.reasons:

@@ -15,6 +15,7 @@ from .graph.net_inputs import guess_inputs
 from .graph.net_sequences import fold_sequences
 from .graph.simple_code import CannotTraceError
 from .nn.containers import disable_fast_paths
+from .nn.fused_conv2d import algorithm_for
 from .nn.packed_base import PackedBase
 from .nn.record import Record, set_record
 from .nn.registry import FUSED, replacement
@@ -38,6 +39,7 @@ def fuse(
     exclude: Patterns | None = None,
     strict: bool = False,
     example_inputs: Any = None,
+    algorithm: str = "auto",
     inplace: bool = False,
 ) -> nn.Module:
     """Replaces ``nn.Conv2d``, ``nn.Conv1d`` and ``nn.Linear`` by layers that do what follows too.
@@ -63,6 +65,10 @@ def fuse(
         example_inputs: a tensor, a tuple of positional arguments or a dict of keywords: the tensors
             of the calls that run as one graph. By default noise for a model of one argument, in a
             size that it takes. The model runs on them, to compare its graph with it.
+        algorithm: "auto" or "direct". Of float32 convolutions with 3 x 3 taps, stride 1 and at
+            least 32 channels on either side "auto" makes Winograd's F(2x2, 3x3): 16 products for
+            every 36, errors of the same size (``pyops.ops.conv_relu`` states the bounds), 25 / 9
+            of the memory for the weight; infinities may become NaN.
         inplace: convert ``model`` itself and free each float weight as it goes.
 
     Returns:
@@ -73,9 +79,11 @@ def fuse(
             be copied; ``dtype`` is another one.
         ValueError: nothing to replace; a layer is converted already; a pattern matches nothing;
             ``strict`` is violated (every layer and reason is listed); the model fails on
-            ``example_inputs``.
+            ``example_inputs``; ``algorithm`` is another one.
     """
     check_model(model, inplace, "fuse")
+    if algorithm not in ("auto", "direct"):
+        raise ValueError(f'fuse: algorithm must be "auto" or "direct", but is {algorithm!r}')
     if dtype is not None and dtype not in DTYPES:
         raise TypeError(f"fuse: dtype must be torch.float32 or torch.bfloat16, but is {dtype}")
     plan = make_plan(model, Scheme(FUSED, {}), include, exclude)
@@ -92,8 +100,8 @@ def fuse(
             raise CannotTraceError("it is one layer")
         net = make_net(target, chosen, inputs)
     except CannotTraceError as error:
-        return _layer_by_layer(target, plan, dtype, inputs, str(error))
-    _put_layers(target, plan, net.folded, dtype)
+        return _layer_by_layer(target, plan, dtype, algorithm, inputs, str(error))
+    _put_layers(target, plan, net.folded, dtype, algorithm)
     _put_net(target, net, inputs, dtype)
     return target
 
@@ -142,19 +150,24 @@ def _inputs(
 
 
 def _put_layers(
-    target: nn.Module, plan: list[Candidate], folded: Mapping[str, str], dtype: torch.dtype | None
+    target: nn.Module,
+    plan: list[Candidate],
+    folded: Mapping[str, str],
+    dtype: torch.dtype | None,
+    algorithm: str,
 ) -> nn.Module:
     """Puts the layers in, and ``Folded`` in the place of norms; all else becomes ``dtype``."""
-    packed: dict[tuple[int, int], PackedBase] = {}
+    packed: dict[tuple[int, int, str], PackedBase] = {}
     for candidate in plan:
         old: Any = target.get_submodule(candidate.name)
-        key = (candidate.weight_key, getattr(old, "groups", 1))
+        own = algorithm_for(old, dtype) if algorithm == "auto" else algorithm
+        key = (candidate.weight_key, getattr(old, "groups", 1), own)
         size = float_bytes(old, without_weight=key in packed)
         reason = candidate.why_float or "replaced"
         new = old
         if candidate.why_float is None:
             cls: Any = replacement(old, FUSED)
-            new = cls.from_float(old, packed.get(key), dtype=dtype)
+            new = cls.from_float(old, packed.get(key), dtype=dtype, algorithm=own)
             packed[key] = new.packed
             target = put(target, candidate.paths, new)
         set_record(new, Record(candidate.class_name, reason, size))
@@ -183,12 +196,13 @@ def _layer_by_layer(
     target: nn.Module,
     plan: list[Candidate],
     dtype: torch.dtype | None,
+    algorithm: str,
     inputs: Mapping[str, Tensor],
     why: str,
 ) -> nn.Module:
     chosen = {c.name for c in plan if c.why_float is None and len(c.paths) == 1}
     folded = fold_sequences(target, chosen, inputs)
-    target = _put_layers(target, plan, folded, dtype)
+    target = _put_layers(target, plan, folded, dtype, algorithm)
     text = f"each layer runs by itself: {why}"
     if dtype is not None:
         text += f"; its inputs must be {_name(dtype)}"

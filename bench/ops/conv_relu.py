@@ -47,7 +47,12 @@ MOBILENET: tuple[Layer, ...] = (
     (320, 7, 1280, 1, 1, 1),
 )
 ODD: tuple[Layer, ...] = ((37, 23, 51, 3, 1, 1), (60, 31, 60, 5, 2, 60), (48, 19, 96, 3, 1, 4))
-TINY: tuple[Layer, ...] = ((3, 9, 8, 3, 2, 1), (8, 5, 8, 3, 1, 8), (8, 5, 12, 1, 1, 1))
+TINY: tuple[Layer, ...] = (
+    (3, 9, 8, 3, 2, 1),
+    (8, 5, 8, 3, 1, 8),
+    (8, 5, 12, 1, 1, 1),
+    (8, 6, 9, 3, 1, 1),
+)
 # A peer may round sums and bias to bf16: half a unit in the last place is 54 dB below.
 PEER_SQNR_DB = 45.0
 
@@ -59,10 +64,13 @@ def cases(shapes: str) -> Iterator[Case]:
     for dtype in (torch.float32, torch.bfloat16):
         for batch in (1,) if shapes in ("few", "tiny") else (1, 8):
             for layer in sets[shapes]:
-                yield conv(layer, batch, dtype)
+                yield conv(layer, batch, dtype, "direct")
+                *_, kernel, stride, groups = layer
+                if dtype == torch.float32 and (kernel, stride, groups) == (3, 1, 1):
+                    yield conv(layer, batch, dtype, "winograd")
 
 
-def conv(layer: Layer, batch: int, dtype: torch.dtype) -> Case:
+def conv(layer: Layer, batch: int, dtype: torch.dtype, algorithm: str) -> Case:
     """A layer with bias and ReLU, on channels_last images."""
     c, size, oc, kernel, stride, groups = layer
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +85,7 @@ def conv(layer: Layer, batch: int, dtype: torch.dtype) -> Case:
     padding = kernel // 2
 
     def make_ours() -> Call:
-        packed, shape = ops.conv_relu_pack(weight, groups), list(weight.shape)
+        packed, shape = ops.conv_relu_pack(weight, groups, algorithm), list(weight.shape)
         return lambda: ops.conv_relu(
             x, packed, shape, stride=stride, padding=padding, bias=bias, activation="relu"
         )
@@ -85,7 +93,7 @@ def conv(layer: Layer, batch: int, dtype: torch.dtype) -> Case:
     def exact() -> tuple[Tensor, Tensor]:
         one = slice(0, 1)  # of the batch: float64 takes its time
         case = ConvCase(x[one], weight, groups, (stride, stride), (padding,) * 4, bias=bias)
-        case.activation = "relu"
+        case.activation, case.algorithm = "relu", algorithm
         return case.exact()
 
     out = (size + 2 * padding - kernel) // stride + 1
@@ -96,7 +104,8 @@ def conv(layer: Layer, batch: int, dtype: torch.dtype) -> Case:
         peak=peak_of(dtype),
         kernel=kernel_of(dtype),
         name=f"conv {str(dtype).removeprefix('torch.')} B{batch} {c}->{oc} {size}x{size} "
-        f"k{kernel} s{stride}{f' g{groups}' if groups > 1 else ''}",
+        f"k{kernel} s{stride}{f' g{groups}' if groups > 1 else ''}"
+        f"{' winograd' if algorithm == 'winograd' else ''}",
         operations=2.0 * batch * oc * out * out * kernel * kernel * c // groups,
         bytes_moved=float(x.element_size() * elements),
         make_ours=make_ours,

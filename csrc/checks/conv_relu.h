@@ -3,6 +3,7 @@
 #pragma once
 #include "checks/conv_shape.h"
 #include "cpu/conv_relu/rows.h"
+#include "cpu/conv_relu/winograd.h"
 
 namespace pyops::checks {
 
@@ -25,6 +26,11 @@ inline void conv_groups(const char* op, int64_t oc, int64_t groups) {
                   " output channels, but is ", groups);
 }
 
+inline void conv_algorithm(const char* op, const cpu::ConvHeader& h) {
+  STD_TORCH_CHECK(!h.winograd() || cpu::winograd_takes(h), op,
+                  ": Winograd's algorithm takes a float32 weight [OC, C, 3, 3] of 1 group");
+}
+
 // The geometry of a call, all of it checked but the packed weight.
 inline cpu::ConvShape conv_shape(const char* op, const cpu::Value& x, cpu::Ints weight,
                                  cpu::Ints stride, cpu::Ints padding, cpu::Ints dilation) {
@@ -44,6 +50,15 @@ inline void conv_residual(const char* op, const cpu::Value* t, const cpu::Value&
   if (t == nullptr) return;
   STD_TORCH_CHECK(t->type == x.type, op, ": residual must have the dtype of x");
   conv_residual_shape(op, *t, s);
+}
+
+inline void conv_winograd(const char* op, const cpu::ConvHeader& h, const cpu::ConvShape& s) {
+  const bool near = s.stride_h * s.stride_w * s.dilation_h * s.dilation_w == 1;
+  STD_TORCH_CHECK(near || !h.winograd(), op,
+                  ": the weight is packed for Winograd's algorithm, which takes stride 1 and "
+                  "dilation 1, but stride is [",
+                  s.stride_h, ", ", s.stride_w, "] and dilation [", s.dilation_h, ", ",
+                  s.dilation_w, "]");
 }
 
 // The header of a packed weight of that shape and type.

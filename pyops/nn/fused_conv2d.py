@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..ops.conv_relu_checks import winograd_takes
 from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_float_conv import PackedFloatConv, PackedFloatLinear
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 NO_ACTIVATION = (0, 0.0, 0.0)
+# Of fewer channels the transforms cost what products save.
+LEAST_WINOGRAD_CHANNELS = 32
+
+
+def algorithm_for(layer: Any, dtype: torch.dtype | None = None) -> str:
+    """The faster algorithm of ``pyops.ops.conv_relu_pack`` for a float layer whose weight becomes
+    ``dtype``: "winograd" for 3 x 3 taps of stride 1 and dilation 1 between at least 32 channels
+    without groups, in float32. (``python bench/run.py conv_relu`` measures both.)
+    """
+    weight = layer.weight
+    if not isinstance(layer, nn.Conv2d) or (dtype or weight.dtype) != torch.float32:
+        return "direct"
+    near = max(*layer.stride, *layer.dilation) == 1
+    enough = min(weight.shape[:2]) >= LEAST_WINOGRAD_CHANNELS
+    pays = near and enough and winograd_takes(weight.shape, layer.groups)
+    return "winograd" if pays else "direct"
 
 
 @replaces(nn.Conv2d, weights=FUSED)
@@ -41,14 +58,26 @@ class FusedConv2d(ConvModule):
         layer: nn.Module,
         packed: PackedBase | None = None,
         dtype: torch.dtype | None = None,
+        algorithm: str = "auto",
         **options: Any,
     ) -> Self:
-        """Converts a float layer; ``dtype``: of the new weight, by default that of the layer's."""
+        """Converts a float layer.
+
+        Args:
+            layer: of the class that this one replaces.
+            packed: a weight to share.
+            dtype: of the new weight, by default that of the layer's.
+            algorithm: as in ``pyops.ops.conv_relu_pack``, or "auto" (``algorithm_for``).
+        """
         weight: Tensor = layer.weight.detach()  # type: ignore[operator]
         if packed is None:
             image = cls.image_of(weight)
             groups: Any = getattr(layer, "groups", 1)
-            packed = cls.weight_class(image if dtype is None else image.to(dtype), groups)
+            if algorithm == "auto":
+                algorithm = algorithm_for(layer, dtype)
+            packed = cls.weight_class(
+                image if dtype is None else image.to(dtype), groups, algorithm
+            )
         bias: Any = layer.bias
         return cls(packed, bias, like=layer, dtype=dtype or weight.dtype, **options)
 

@@ -153,6 +153,11 @@ class PackedBase:
         return backends.kernel(self.op, self.layout)
 
     @property
+    def remark(self) -> str:
+        """What ``explain`` says of how it is multiplied, where there is a choice; else ""."""
+        return ""
+
+    @property
     def nbytes(self) -> int:
         """Bytes held: the packed weight and what is beside it."""
         held = [self._data, *(getattr(self, name) for name in self.beside)]

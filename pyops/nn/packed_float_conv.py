@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..ops.conv_relu import kernel_of
 from ..ops.conv_relu_checks import DTYPES
-from ..ops.conv_relu_packing import WEIGHT_DTYPES, read_header
+from ..ops.conv_relu_packing import ALGORITHMS, WEIGHT_DTYPES, read_header
 from . import packed_base
 from .packed_base import Config, PackedBase
 
@@ -28,6 +28,8 @@ class PackedFloatConv(PackedBase):
     Args:
         weight: float32 or bfloat16.
         groups: as in ``torch.nn.Conv2d``.
+        algorithm: as in ``pyops.ops.conv_relu_pack``; "winograd" is "direct" while the weight is
+            bfloat16.
 
     Raises:
         ValueError: on another dtype or number of dimensions.
@@ -35,13 +37,14 @@ class PackedFloatConv(PackedBase):
 
     op = "conv_relu"
 
-    def __init__(self, weight: Tensor, groups: int = 1) -> None:
+    def __init__(self, weight: Tensor, groups: int = 1, algorithm: str = "direct") -> None:
         self.groups = groups
+        self.algorithm = algorithm
         self.assign(weight)
 
     @classmethod
     def from_float(cls, weight: Tensor, **options: Any) -> Self:
-        """Packs a weight of 4 dimensions; ``groups`` as in ``torch.nn.Conv2d``."""
+        """Packs a weight of 4 dimensions; ``groups`` and ``algorithm`` as in the constructor."""
         return cls(weight, **options)
 
     @classmethod
@@ -51,15 +54,20 @@ class PackedFloatConv(PackedBase):
     @classmethod
     def shapes(cls, n: int, k: int, config: Config) -> dict[str, list[int]]:
         """See ``PackedBase``; the weight's own shape is that of the float layer."""
-        if set(config) != {"groups"} or type(config["groups"]) is not int or config["groups"] < 1:
-            raise ValueError(f"{cls.__name__} takes groups alone, but {dict(config)} given")
+        groups, algorithm = config.get("groups"), config.get("algorithm")
+        known = type(groups) is int and groups >= 1 and algorithm in ALGORITHMS
+        if set(config) != {"groups", "algorithm"} or not known:
+            raise ValueError(
+                f"{cls.__name__} takes groups and algorithm (of {ALGORITHMS}), but {dict(config)} "
+                "given"
+            )
         return {"weight": [n, k]}
 
     def own_shapes(self) -> dict[str, list[int]]:
         return {"weight": self.shape}
 
     def config(self) -> dict[str, Any]:
-        return {"groups": self.groups}
+        return {"groups": self.groups, "algorithm": self.algorithm}
 
     def parts(self) -> dict[str, Tensor]:
         return {"weight": self.unpack()}
@@ -68,6 +76,12 @@ class PackedFloatConv(PackedBase):
     def kernel(self) -> str:
         """See ``PackedBase``: float32 does not run on kernels with bfloat16 products."""
         return kernel_of(self.dtype)
+
+    @property
+    def remark(self) -> str:
+        """See ``PackedBase``."""
+        winograd = self.algorithm == "winograd" and self.dtype == torch.float32
+        return "Winograd F(2x2, 3x3)" if winograd else ""
 
     def unpack(self) -> Tensor:
         """The plain weight, a new tensor."""
@@ -109,7 +123,10 @@ class PackedFloatConv(PackedBase):
 
     def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
         weight = parts["weight"].contiguous()
-        out: Tensor = torch.ops.pyops.conv_relu_pack.default(weight, self.groups)
+        algorithm = self.algorithm if weight.dtype == torch.float32 else "direct"
+        out: Tensor = torch.ops.pyops.conv_relu_pack.default(
+            weight, self.groups, ALGORITHMS.index(algorithm)
+        )
         return out
 
     def _layout_of(self, data: Tensor) -> str:

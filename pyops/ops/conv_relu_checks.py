@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import checks, conv_checks
+from .conv_relu_packing import ALGORITHMS
 from .epilogue import CONV_ACTIVATIONS, Activation
 
 OP = "conv_relu"
@@ -34,7 +35,7 @@ def groups_of(op: str, oc: int, groups: int) -> None:
         raise ValueError(f"{op}: groups must divide the {oc} output channels, but is {groups}")
 
 
-def pack(weight: Tensor, groups: int) -> None:
+def pack(weight: Tensor, groups: int, algorithm: int) -> None:
     op = "conv_relu_pack"
     dtype(op, "weight", weight.dtype)
     if weight.dim() != 4:
@@ -43,6 +44,18 @@ def pack(weight: Tensor, groups: int) -> None:
         )
     weight_shape(op, weight.shape)
     groups_of(op, weight.shape[0], groups)
+    checks.code(op, "algorithm", algorithm, len(ALGORITHMS))
+    takes = weight.dtype == torch.float32 and winograd_takes(weight.shape, groups)
+    if ALGORITHMS[algorithm] == "winograd" and not takes:
+        raise ValueError(
+            f"{op}: Winograd's algorithm takes a float32 weight [OC, C, 3, 3] of 1 group, but "
+            f"weight is {weight.dtype} {list(weight.shape)} of {groups}"
+        )
+
+
+def winograd_takes(shape: Sequence[int], groups: int) -> bool:
+    """Whether ``conv_relu_pack`` takes float32 weights of ``shape`` for Winograd's algorithm."""
+    return list(shape[2:]) == [3, 3] and groups == 1
 
 
 def unpack(packed: Tensor, shape: Sequence[int], weight_dtype: int) -> None:

@@ -15,7 +15,8 @@ MAGIC = b"pyopsCF\0"
 VERSION = 1
 # By the code in the header.
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
-_HEADER = struct.Struct("<8s10i16x")
+ALGORITHMS = ("direct", "winograd")
+_HEADER = struct.Struct("<8s11i12x")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Header:
     dtype: torch.dtype
     shape: tuple[int, int, int, int]
     groups: int
+    algorithm: int  # of ALGORITHMS
 
     @property
     def layout(self) -> str:
@@ -42,20 +44,21 @@ def read_header(packed: Tensor) -> Header:
     if packed.numel() < HEADER_BYTES:
         raise ValueError(f"packed weight: {packed.numel()} bytes, shorter than its header of 64")
     raw = bytes(packed[:HEADER_BYTES].tolist())
-    magic, version, nr, kr, dtype, _, oc, cg, kh, kw, groups = _HEADER.unpack(raw)
+    magic, version, nr, kr, dtype, _, oc, cg, kh, kw, groups, algorithm = _HEADER.unpack(raw)
     if magic != MAGIC:
         raise ValueError("packed weight: not made by conv_relu_pack (no header)")
     if version != VERSION:
         raise ValueError(f"packed weight: version {version}, expected {VERSION}")
-    if not 0 <= dtype < len(WEIGHT_DTYPES) or min(nr, kr) < 0 or min(oc, cg, kh, kw, groups) < 1:
+    codes = 0 <= dtype < len(WEIGHT_DTYPES) and 0 <= algorithm < len(ALGORITHMS)
+    if not codes or min(nr, kr) < 0 or min(oc, cg, kh, kw, groups) < 1:
         raise ValueError("packed weight: its header is damaged")
-    return Header(nr, kr, WEIGHT_DTYPES[dtype], (oc, cg, kh, kw), groups)
+    return Header(nr, kr, WEIGHT_DTYPES[dtype], (oc, cg, kh, kw), groups, algorithm)
 
 
-def pack_plain(weight: Tensor, groups: int) -> Tensor:
+def pack_plain(weight: Tensor, groups: int, algorithm: int = 0) -> Tensor:
     """Layout ``plain`` of ``weight [OC, C / groups, KH, KW]``."""
     dtype = WEIGHT_DTYPES.index(weight.dtype)
-    raw = _HEADER.pack(MAGIC, VERSION, 0, 0, dtype, 0, *weight.shape, groups)
+    raw = _HEADER.pack(MAGIC, VERSION, 0, 0, dtype, 0, *weight.shape, groups, algorithm)
     header = torch.tensor(list(raw), dtype=torch.uint8, device=weight.device)
     return torch.cat((header, weight.contiguous().reshape(-1).view(torch.uint8)))
 

@@ -11,17 +11,19 @@ from .images import empty_image
 from .int8_gemm_reference import packed_of_unknown_size
 
 
-def conv_relu_pack_reference(weight: Tensor, groups: int) -> Tensor:
-    own.pack(weight, groups)
-    return packing.pack_plain(weight, groups)
+def conv_relu_pack_reference(weight: Tensor, groups: int, algorithm: int) -> Tensor:
+    own.pack(weight, groups, algorithm)
+    return packing.pack_plain(weight, groups, algorithm)
 
 
-def conv_relu_pack_fake(weight: Tensor, groups: int) -> Tensor:
-    own.pack(weight, groups)
+def conv_relu_pack_fake(weight: Tensor, groups: int, algorithm: int) -> Tensor:
+    own.pack(weight, groups, algorithm)
     return packed_of_unknown_size(weight)
 
 
-def _weight(op: str, packed: Tensor, shape: list[int], dtype: torch.dtype) -> tuple[Tensor, int]:
+def _weight(
+    op: str, packed: Tensor, shape: list[int], dtype: torch.dtype
+) -> tuple[Tensor, packing.Header]:
     header, weight = packing.unpack_plain(packed)
     if list(header.shape) != list(shape):
         raise ValueError(
@@ -32,7 +34,7 @@ def _weight(op: str, packed: Tensor, shape: list[int], dtype: torch.dtype) -> tu
             f"{op}: the packed weight is {header.dtype}, which goes with x of the same dtype, "
             f"not {dtype}"
         )
-    return weight, header.groups
+    return weight, header
 
 
 def conv_relu_unpack_reference(
@@ -66,11 +68,17 @@ def conv_relu_reference(
         x, packed, weight_shape, stride, padding, dilation, bias, residual, activation, low, high,
         slope,
     )  # fmt: skip
-    weight, groups = _weight(own.OP, packed, weight_shape, x.dtype)
+    weight, header = _weight(own.OP, packed, weight_shape, x.dtype)
+    groups = header.groups
     if groups != x.shape[1] // weight_shape[1]:
         raise ValueError(
             f"{own.OP}: the weight is packed for {groups} groups, but x has {x.shape[1]} channels, "
             f"which makes {x.shape[1] // weight_shape[1]}"
+        )
+    if packing.ALGORITHMS[header.algorithm] == "winograd" and {*stride, *dilation} != {1}:
+        raise ValueError(
+            f"{own.OP}: the weight is packed for Winograd's algorithm, which takes stride 1 and "
+            f"dilation 1, but stride is {list(stride)} and dilation {list(dilation)}"
         )
     top, bottom, left, right = padding
     with torch.autocast(x.device.type, enabled=False):

@@ -19,14 +19,14 @@ from pyops.testing.compare import sqnr_db
 
 
 class Net(nn.Module):
-    """A sum, a depthwise convolution, a slope of its own and a Linear."""
+    """A sum, Winograd's algorithm (``same``), depthwise, a slope of its own and a Linear."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.bn = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
-        self.same, self.bn2 = nn.Conv2d(16, 16, 3, padding="same"), nn.BatchNorm2d(16)
-        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
-        self.prelu, self.bn3, self.fc = nn.PReLU(16), nn.BatchNorm2d(32), nn.Linear(32, 5)
+        self.stem, self.bn = nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32)
+        self.same, self.bn2 = nn.Conv2d(32, 32, 3, padding="same"), nn.BatchNorm2d(32)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.prelu, self.bn3, self.fc = nn.PReLU(32), nn.BatchNorm2d(64), nn.Linear(64, 5)
 
     def forward(self, x):
         x = F.relu(self.bn(self.stem(x)))
@@ -37,6 +37,10 @@ class Net(nn.Module):
 def run(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         return model(x)
+
+
+def winograd_layers(fused: nn.Module) -> list[str]:
+    return [row.name for row in pyops.explain(fused).rows if "Winograd" in row.reason]
 
 
 IMAGE = (2, 3, 20, 18)
@@ -72,12 +76,12 @@ def test_state_dict_round_trip(settle):
         assert not torch.equal(run(other, x), run(fused, x))
     other.load_state_dict(fused.state_dict())
     assert torch.equal(run(other, x), run(fused, x))
-    assert fused.state_dict()["stem.weight"].shape == (16, 3, 3, 3)
-    wrong = fused.state_dict() | {"stem.weight": torch.zeros(16, 3, 3, 4)}
+    assert fused.state_dict()["stem.weight"].shape == (32, 3, 3, 3)
+    wrong = fused.state_dict() | {"stem.weight": torch.zeros(32, 3, 3, 4)}
     with pytest.raises(RuntimeError) as error:
         other.load_state_dict(wrong)
-    found = "size mismatch for stem.weight: the file has [16, 3, 3, 4]"
-    assert f"{found}, the layer expects [16, 3, 3, 3]" in str(error.value)
+    found = "size mismatch for stem.weight: the file has [32, 3, 3, 4]"
+    assert f"{found}, the layer expects [32, 3, 3, 3]" in str(error.value)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
@@ -113,11 +117,16 @@ def test_autocast_runs_the_layers_one_by_one(settle):
 
 def test_a_cast_after_fusing_casts_the_weights(settle):
     model, x = settle(Net()), torch.randn(IMAGE)
-    fused = pyops.fuse(model).to(torch.bfloat16)
+    fused = pyops.fuse(model)
+    assert winograd_layers(fused) == ["same"]
+    fused.to(torch.bfloat16)
+    assert winograd_layers(fused) == []
     assert fused.same.weight.dtype == torch.bfloat16
     y = run(fused, x.bfloat16())
     assert y.dtype == torch.bfloat16
     assert sqnr_db(y.float(), run(model, x)) > 18
+    assert winograd_layers(fused.float()) == ["same"]
+    assert sqnr_db(run(fused, x), run(model, x)) > 18
 
 
 def test_bfloat16_casts_inputs_once_and_returns_their_dtype(settle):

@@ -115,6 +115,12 @@ def test_saving_layer_by_layer(settle, tmp_path):
             "fuse: dtype must be torch.float32 or torch.bfloat16, but is torch.float16",
         ),
         (
+            Branching(),
+            {"algorithm": "winograd"},
+            ValueError,
+            'fuse: algorithm must be "auto" or "direct", but is \'winograd\'',
+        ),
+        (
             nn.Sequential(nn.Conv2d(3, 4, 1)).half(),
             {},
             ValueError,

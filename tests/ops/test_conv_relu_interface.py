@@ -41,7 +41,8 @@ def test_schema_and_fake_agree_with_the_kernels(dtype: torch.dtype) -> None:
     for seed in range(6):
         case = conv_case(seed, dtype)
         shape = list(case.weight.shape)
-        torch.library.opcheck(torch.ops.pyops.conv_relu_pack.default, (case.weight, case.groups))
+        pack = torch.ops.pyops.conv_relu_pack.default
+        torch.library.opcheck(pack, (case.weight, case.groups, 0))
         code = packing.WEIGHT_DTYPES.index(dtype)
         torch.library.opcheck(torch.ops.pyops.conv_relu_unpack.default, (case.pack(), shape, code))
         torch.library.opcheck(

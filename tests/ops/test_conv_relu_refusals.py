@@ -237,7 +237,7 @@ def test_a_weight_of_another_kind_is_refused() -> None:
     ):
         with pytest.raises((RuntimeError, ValueError), match=message):
             ops.conv_relu(X, damaged, SHAPE)
-    for at in range(8, 48):  # no damage of the header is read as a weight
+    for at in range(8, 52):  # no damage of the header is read as a weight
         damaged = packed.clone()
         damaged[at] ^= 0x41
         with pytest.raises((RuntimeError, ValueError, TypeError)):

@@ -1,6 +1,7 @@
 #include "cpu/conv_relu/call.h"
 
 #include "cpu/conv_relu/run.h"
+#include "cpu/conv_relu/winograd.h"
 
 namespace pyops::cpu {
 
@@ -20,6 +21,7 @@ ConvReluCall::ConvReluCall(const char* op, const Value& x, const Value* residual
   const ConvHeader& h = checks::packed_conv(op, a.packed, a.weight_shape, type_);
   STD_TORCH_CHECK(h.groups == shape_.groups, op, ": the weight is packed for ", h.groups,
                   " groups, but x has ", shape_.c, " channels, which makes ", shape_.groups);
+  checks::conv_winograd(op, h, shape_);
   checks::channels(op, "bias", a.bias, shape_.oc);
   checks::conv_residual(op, residual, x, shape_);
   checks::conv_activation(op, a.activation, a.low, a.high, a.slope, shape_.oc);
@@ -52,7 +54,8 @@ void ConvReluCall::run(const void* x, const void* residual, void* out, int64_t i
   Epilogue e = epilogue_;
   e.residual = residual;
   e.out = out;
-  run_conv({*kernel_, packed_, shape, type_, x, e});
+  const ConvCall call = {*kernel_, packed_, shape, type_, x, e};
+  winograd_runs(conv_header(packed_), shape) ? run_winograd(call) : run_conv(call);
 }
 
 }  // namespace pyops::cpu

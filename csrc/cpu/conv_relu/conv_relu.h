@@ -72,12 +72,35 @@ struct ConvDepthwise {
   const Epilogue* epilogue;  // its row 0 is the first pixel of the output
 };
 
+// Winograd's F(2 x 2, 3 x 3) (winograd.h): the 4 x 4 pixels that a tile of 2 x 2 outputs reads.
+struct WinogradInput {
+  const float* const* x;  // [16]
+  int64_t c;
+  float* out;    // [16][step], whole vectors of channels
+  int64_t step;  // elements
+};
+
+// Sums of 16 products for tiles next to one another, by a panel of output channels.
+struct WinogradOutput {
+  const float* sums;  // [16][step], a tile's channels kWinogradCols apart
+  int64_t step;       // elements
+  int tiles;          // at most kWinogradRun
+  int cols;
+  int64_t top, bottom;  // the first pixel of either row of the output; bottom -1: there is none
+  int pixels;           // of a row that exist
+  int64_t n0;
+  const Epilogue* epilogue;
+};
+constexpr int kWinogradRun = 16, kWinogradCols = 32;
+
 struct ConvKernel : KernelRow {
   int mr;  // pixels of a tile
   ConvProducts products;
   void (*tile)(const ConvTile&);
   void (*depthwise)(const ConvDepthwise&);
   void (*gather)(const ConvGather&);
+  void (*winograd_input)(const WinogradInput&);
+  void (*winograd_output)(const WinogradOutput&);
   void (*start)();  // what a thread calls before its first tile, and behind its last
   void (*stop)();
 
@@ -91,6 +114,8 @@ extern KernelTable conv_relu_kernels;
   void conv_tile(const ConvTile& tile);                                    \
   void conv_depthwise(const ConvDepthwise& task);                          \
   void conv_gather(const ConvGather& gather);                              \
+  void conv_winograd_input(const WinogradInput& input);                    \
+  void conv_winograd_output(const WinogradOutput& output);                 \
   void conv_start();                                                       \
   void conv_stop();                                                        \
   }

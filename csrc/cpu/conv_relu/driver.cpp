@@ -7,7 +7,7 @@
 namespace pyops::cpu {
 namespace {
 
-Tensor conv_relu_pack(const Tensor& weight, int64_t groups) {
+Tensor conv_relu_pack(const Tensor& weight, int64_t groups, int64_t algorithm) {
   const char* op = "conv_relu_pack";
   const Dtype type = checks::conv_dtype(op, "weight", weight.scalar_type());
   STD_TORCH_CHECK(weight.dim() == 4, op, ": weight must be 4-D [OC, C / groups, KH, KW], but is ",
@@ -15,9 +15,11 @@ Tensor conv_relu_pack(const Tensor& weight, int64_t groups) {
   const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
   checks::conv_weight_shape(op, shape);
   checks::conv_groups(op, shape[0], groups);
+  checks::code(op, "algorithm", algorithm, 2);
   const Tensor w = dense(weight);
-  const ConvHeader h =
-      conv_header_of(conv_kernel_for(type), type, shape[0], shape[1], shape[2], shape[3], groups);
+  const ConvHeader h = conv_header_of(conv_kernel_for(type), type, shape[0], shape[1], shape[2],
+                                      shape[3], groups, static_cast<ConvAlgorithm>(algorithm));
+  checks::conv_algorithm(op, h);
   const int64_t bytes = conv_bytes(h);
   STD_TORCH_CHECK(bytes > 0, op, ": the weight is too large");
   const Tensor packed = new_packed(bytes);

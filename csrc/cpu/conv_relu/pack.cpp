@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu/common/half.h"
+#include "cpu/conv_relu/winograd.h"
 
 namespace pyops::cpu {
 namespace {
@@ -80,6 +81,7 @@ bool known_format(const ConvHeader& h) {
   const bool layout = h.nr >= 0 && h.nr <= 4096 && h.kr >= 0 && h.kr <= 4096;
   const bool shape = h.oc >= 0 && h.cg >= 0 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1;
   if (!types || !layout || !shape || h.oc % h.groups != 0) return false;
+  if (h.winograd() && (h.algorithm != 1 || !winograd_takes(h))) return false;
   if (h.nr == 0) return h.kr == 0 && h.products == 0;
   return h.kr != 0 || (is_depthwise(h.oc, h.cg, h.groups) && h.products == 0);
 }
@@ -87,7 +89,7 @@ bool known_format(const ConvHeader& h) {
 }  // namespace
 
 ConvHeader conv_header_of(const ConvKernel& kernel, Dtype type, int64_t oc, int64_t cg, int64_t kh,
-                          int64_t kw, int64_t groups) {
+                          int64_t kw, int64_t groups, ConvAlgorithm algorithm) {
   const bool depthwise = is_depthwise(oc, cg, groups);
   ConvHeader h = {};
   std::memcpy(h.magic, kMagic, 8);
@@ -99,10 +101,15 @@ ConvHeader conv_header_of(const ConvKernel& kernel, Dtype type, int64_t oc, int6
   h.oc = static_cast<int32_t>(oc), h.cg = static_cast<int32_t>(cg);
   h.kh = static_cast<int32_t>(kh), h.kw = static_cast<int32_t>(kw);
   h.groups = static_cast<int32_t>(groups);
+  h.algorithm = static_cast<int32_t>(algorithm);
   return h;
 }
 
 int64_t conv_parts(const ConvHeader& h) { return h.depthwise() ? 1 : h.groups * h.panels(); }
+
+int64_t conv_direct_bytes(const ConvHeader& h) {
+  return round_up(64 + conv_parts(h) * part_bytes(h), 64);
+}
 
 int64_t conv_bytes(const ConvHeader& h) {
   if (!known_format(h)) return -1;
@@ -110,7 +117,7 @@ int64_t conv_bytes(const ConvHeader& h) {
   const double all = (h.oc + 4096.0 * h.groups) * (h.cg + 1.0) * (h.kh + 1.0) * (h.kw + 4096.0);
   if (all > static_cast<double>(kMostBytes)) return -1;
   if (h.nr == 0) return 64 + h.oc * h.k() * dtype_bytes(static_cast<Dtype>(h.type));
-  return round_up(64 + conv_parts(h) * part_bytes(h), 64);
+  return conv_direct_bytes(h) + (h.winograd() ? winograd_bytes(h) : 0);
 }
 
 const char* conv_problem(const void* packed, int64_t bytes) {
@@ -130,10 +137,11 @@ void pack_conv(void* packed, const void* w, int64_t first, int64_t last) {
   for (int64_t part = first; part < last; ++part) {
     char* out = static_cast<char*>(packed) + 64 + part * bytes;
     const bool ends = part + 1 == conv_parts(h);  // with what rounds the length up
-    const int64_t room = ends ? conv_bytes(h) - 64 - part * bytes : bytes;
+    const int64_t room = ends ? conv_direct_bytes(h) - 64 - part * bytes : bytes;
     std::memset(out, 0, static_cast<size_t>(room));
     each_weight(h, part, [&](int64_t at, int64_t to) { codec.put(w, at, out, to); });
   }
+  if (h.winograd()) pack_winograd(packed, static_cast<const float*>(w), first, last);
 }
 
 void unpack_conv(const void* packed, void* w) {

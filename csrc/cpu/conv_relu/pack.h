@@ -12,7 +12,8 @@
 //   depthwise (kr = 0)     [kh * kw][C] float       C padded to a multiple of kConvLanes
 //
 // Depthwise is one input and one output channel to a group. A bf16 weight is widened where products
-// are f32. Layout "plain" (nr = 0), as the pure-torch reference packs it: the weight as given.
+// are f32. A weight for Winograd's algorithm has its own panels behind these (winograd.h). Layout
+// "plain" (nr = 0), as the pure-torch reference packs it: the weight as given.
 #pragma once
 #include "cpu/conv_relu/conv_relu.h"
 
@@ -21,15 +22,19 @@ namespace pyops::cpu {
 // Channels of a depthwise weight come in multiples of the widest vector.
 constexpr int64_t kConvLanes = 16;
 
+enum class ConvAlgorithm : int { direct, winograd };
+
 struct ConvHeader {
   char magic[8];
   int32_t version, nr, kr;
   int32_t type;      // Dtype of the weight: f32 or bf16
   int32_t products;  // ConvProducts of the kernel
   int32_t oc, cg, kh, kw, groups;
-  char pad[16];
+  int32_t algorithm;  // ConvAlgorithm
+  char pad[12];
 
   int64_t taps() const { return int64_t{kh} * kw; }
+  bool winograd() const { return algorithm != 0; }
   bool depthwise() const { return nr != 0 && kr == 0; }
   int64_t group_oc() const { return oc / groups; }
   int64_t k() const { return taps() * cg; }  // of a group
@@ -48,7 +53,9 @@ inline bool is_depthwise(int64_t oc, int64_t cg, int64_t groups) {
 
 // Of the weight [oc][cg][kh][kw] as `kernel` takes it.
 ConvHeader conv_header_of(const ConvKernel& kernel, Dtype type, int64_t oc, int64_t cg, int64_t kh,
-                          int64_t kw, int64_t groups);
+                          int64_t kw, int64_t groups, ConvAlgorithm algorithm);
+// Bytes of the header and the panels of the direct way.
+int64_t conv_direct_bytes(const ConvHeader& header);
 // Bytes of the packed weight; -1 where the header is damaged.
 int64_t conv_bytes(const ConvHeader& header);
 // Null, or what is wrong with the bytes: no header, another version, another length.

@@ -4,23 +4,11 @@
 #include <cstring>
 
 #include "cpu/common/buffer.h"
-#include "cpu/common/driver.h"
-#include "cpu/common/partition.h"
 #include "cpu/conv_relu/rows.h"
+#include "cpu/conv_relu/work.h"
 
 namespace pyops::cpu {
 
-struct ConvCall {
-  const ConvKernel& kernel;
-  const void* packed;
-  ConvShape shape;
-  Dtype type;
-  const void* x;
-  Epilogue epilogue;
-};
-
-// Below so many products a second thread costs more than it saves.
-constexpr int64_t kSerialConvProducts = 1 << 17;
 // Tiles of pixels that pass a panel before the next panel is read, and most bytes of their input.
 constexpr int kBlockTiles = 16;
 constexpr int64_t kBlockBytes = 512 << 10;
@@ -219,28 +207,12 @@ inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, int64_
   }
 }
 
-// Threads take tiles, panels or both: what makes products and bytes of the busiest one cheapest.
 inline Grid split_conv(const ConvPlan& p) {
   const ConvShape& s = p.input.shape;
-  const int64_t products = s.pixels() * s.oc * p.header.k();
-  const int64_t threads = products < kSerialConvProducts ? 1 : num_threads();
-  const double tile = 1.0 * p.call.kernel.mr * p.header.nr * p.header.k();
-  const double x_bytes = 1.0 * s.n * s.h * s.w * s.c * p.input.element;
-  const double w_bytes = 1.0 * conv_bytes(p.header);
-  constexpr double kProductsPerByte = 4.0;  // 32 products and 8 bytes a cycle
-  Grid grid = {1, 1, 1, 1, p.tiles, p.panels};
-  double least = -1;
-  for (int64_t tn = min64(threads, p.panels); tn >= 1; --tn) {
-    const int64_t tm = min64(threads / tn, p.tiles);
-    const int64_t most = ((p.tiles + tm - 1) / tm) * ((p.panels + tn - 1) / tn);
-    const double bytes = x_bytes / static_cast<double>(tm) + w_bytes / static_cast<double>(tn);
-    const double cost = tile * static_cast<double>(most) + kProductsPerByte * bytes;
-    if (least >= 0 && cost >= least) continue;
-    least = cost;
-    grid.tm = tm;
-    grid.tn = tn;
-  }
-  return grid;
+  const int64_t k = p.header.k();
+  return split_work({s.pixels() * s.oc * k, 1.0 * p.call.kernel.mr * p.header.nr * k, p.tiles,
+                     p.panels, 1.0 * s.n * s.h * s.w * s.c * p.input.element,
+                     1.0 * conv_direct_bytes(p.header)});
 }
 
 inline void run_conv(const ConvCall& call) {

@@ -11,6 +11,8 @@ const ConvKernel kRows[] = {
    name::conv_tile,                                                        \
    name::conv_depthwise,                                                   \
    name::conv_gather,                                                      \
+   name::conv_winograd_input,                                              \
+   name::conv_winograd_output,                                             \
    name::conv_start,                                                       \
    name::conv_stop},
 #include "cpu/conv_relu/kernels.inc"

@@ -1,8 +1,9 @@
 """Random float convolutions with exact results, and how far a kernel may be off.
 
 With u = 2^-24 a sum over K terms is within (K + 2) u (|x| conv |w|) of the exact one; a kernel with
-bfloat16 products adds pairs at a time and flushes denormals, which K * 2^-126 more covers. Bias and
-residual round once each; then the activation, then the output type.
+bfloat16 products adds pairs at a time and flushes denormals, which K * 2^-126 more covers. For
+Winograd's algorithm see ``_winograd_magnitude``. Bias and residual round once each; then the
+activation, then the output type.
 """
 
 from __future__ import annotations
@@ -43,16 +44,18 @@ class ConvCase:
     low: float | None = None
     high: float | None = None
     slope: Tensor | None = None
+    algorithm: str = "direct"
 
     @property
     def label(self) -> str:
         return (
             f"x{list(self.x.shape)} w{list(self.weight.shape)} {self.x.dtype} g{self.groups} "
-            f"s{self.stride} p{self.padding} d{self.dilation} {self.activation}"
+            f"s{self.stride} p{self.padding} d{self.dilation} {self.activation} "
+            f"{self.algorithm}"
         )
 
     def pack(self) -> Tensor:
-        return conv_relu_pack(self.weight, self.groups)
+        return conv_relu_pack(self.weight, self.groups, self.algorithm)
 
     def run(self, packed: Tensor | None = None) -> Tensor:
         """By the kernel that is active."""
@@ -93,11 +96,37 @@ class ConvCase:
         padded = F.pad(x.double(), (left, right, top, bottom))
         return F.conv2d(padded, weight.double(), None, self.stride, 0, self.dilation, self.groups)
 
+    @property
+    def tiles(self) -> bool:
+        """Whether the call multiplies tiles of 2 x 2 outputs, not pixels."""
+        if self.algorithm != "winograd":
+            return False
+        oh, ow = self.sums(self.x[:, :1], self.weight[:, :1]).shape[2:]
+        return 48 * -(-oh // 2) * -(-ow // 2) <= 18 * oh * ow
+
+    def _winograd_magnitude(self) -> Tensor:
+        """A^T [(G w G^T) * (B^T d B)] A over magnitudes: of w, d and the three matrices."""
+        data = torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]]).double()
+        own = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0, 1]]).double()
+        out = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1]]).double()
+        top, bottom, left, right = self.padding
+        x = F.pad(self.x.double().abs(), (left, right + 1, top, bottom + 1))
+        d = x.unfold(2, 4, 2).unfold(3, 4, 2)
+        v, u = data @ d @ data.T, own @ self.weight.double().abs() @ own.T
+        y = out @ torch.einsum("nchwij,ocij->nohwij", v, u) @ out.T
+        image = y.permute(0, 1, 2, 4, 3, 5).flatten(4).flatten(2, 3)
+        oh, ow = (n - 3 for n in x.shape[2:])
+        return image[..., :oh, :ow]
+
     def exact(self) -> tuple[Tensor, Tensor]:
         """The result in float64, and the bound of the error."""
         v = self.sums(self.x, self.weight)
         u, k = ROUNDOFF[torch.float32], self.weight[0].numel()
-        bound = (k + 2) * u * self.sums(self.x.abs(), self.weight.abs()) + k * 2.0**-126
+        if self.tiles:
+            bound = (self.x.shape[1] + 10) * u * self._winograd_magnitude()
+        else:
+            bound = (k + 2) * u * self.sums(self.x.abs(), self.weight.abs())
+        bound = bound + k * 2.0**-126
         bias = None if self.bias is None else self.bias[:, None, None]
         for extra in (bias, self.residual):
             if extra is not None:
@@ -165,4 +194,28 @@ def conv_case(seed: int, dtype: torch.dtype | None = None) -> ConvCase:
         case.slope = tensor(groups * ocg if pick(0, 1) else 1).clamp(-1, 1)
     if pick(0, 2) == 0:
         case.residual = tensor(*case.sums(x, case.weight).shape).to(dtype)
+    return case
+
+
+def winograd_case(seed: int) -> ConvCase:
+    """The same for weights that are packed for Winograd's algorithm."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def pick(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=rng))
+
+    def tensor(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=rng)
+
+    c, oc, h, w = pick(1, 70), pick(1, 70), pick(1, 19), pick(1, 19)
+    x = tensor(pick(1, 3), c, h, w).contiguous(memory_format=torch.channels_last)
+    case = ConvCase(x, tensor(oc, c, 3, 3), algorithm="winograd")
+    top, left = pick(0, 3), pick(0, 3)
+    case.padding = (top, max(pick(0, 3), 3 - h - top), left, max(pick(0, 3), 3 - w - left))
+    case.bias = tensor(oc) if pick(0, 1) else None
+    case.activation = ("none", "relu", "silu", "clamp")[pick(0, 3)]
+    if case.activation == "clamp":
+        case.low, case.high = -0.5, 6.0
+    if pick(0, 1):
+        case.residual = tensor(*case.sums(x, case.weight).shape)
     return case
