@@ -1,11 +1,13 @@
-"""Our own float convolution of the same layer: what int8 has to beat."""
+"""Our own float convolution of the same layer, as ``fuse`` runs it: what int8 has to beat."""
 
 from __future__ import annotations
 
+import torch
 from case import Call, Case
 from conv_cases import activation_of, in_float
 
 from pyops import ops
+from pyops.ops.conv_relu import faster_algorithm
 
 NAME = "pyops fp32"
 KINDS = ("static_conv",)
@@ -17,7 +19,10 @@ def make(case: Case) -> Call:
     """Return ``conv_relu`` on the values that the codes stand for."""
     layer, tensors = case.layer, in_float(case)
     assert layer is not None
-    packed = ops.conv_relu_pack(tensors["weight"].contiguous(), layer.groups)
+    algorithm = faster_algorithm(
+        layer.weight_shape, torch.float32, layer.stride, layer.dilation, layer.groups
+    )
+    packed = ops.conv_relu_pack(tensors["weight"].contiguous(), layer.groups, algorithm)
     return lambda: ops.conv_relu(
         tensors["x"],
         packed,

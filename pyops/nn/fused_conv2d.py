@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..ops.conv_relu_checks import winograd_takes
+from ..ops.conv_relu import faster_algorithm
 from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_float_conv import PackedFloatConv, PackedFloatLinear
@@ -18,22 +18,18 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 NO_ACTIVATION = (0, 0.0, 0.0)
-# Of fewer channels the transforms cost what products save.
-LEAST_WINOGRAD_CHANNELS = 32
 
 
 def algorithm_for(layer: Any, dtype: torch.dtype | None = None) -> str:
-    """The faster algorithm of ``pyops.ops.conv_relu_pack`` for a float layer whose weight becomes
-    ``dtype``: "winograd" for 3 x 3 taps of stride 1 and dilation 1 between at least 32 channels
-    without groups, in float32. (``python bench/run.py conv_relu`` measures both.)
+    """The faster algorithm for a float layer whose weight becomes ``dtype`` (by default its own);
+    see ``pyops.ops.conv_relu.faster_algorithm``.
     """
-    weight = layer.weight
-    if not isinstance(layer, nn.Conv2d) or (dtype or weight.dtype) != torch.float32:
+    if not isinstance(layer, nn.Conv2d):
         return "direct"
-    near = max(*layer.stride, *layer.dilation) == 1
-    enough = min(weight.shape[:2]) >= LEAST_WINOGRAD_CHANNELS
-    pays = near and enough and winograd_takes(weight.shape, layer.groups)
-    return "winograd" if pays else "direct"
+    weight = layer.weight
+    return faster_algorithm(
+        weight.shape, dtype or weight.dtype, layer.stride, layer.dilation, layer.groups
+    )
 
 
 @replaces(nn.Conv2d, weights=FUSED)

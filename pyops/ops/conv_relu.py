@@ -56,6 +56,28 @@ def conv_relu_pack(weight: Tensor, groups: int = 1, algorithm: str = "direct") -
     return out
 
 
+# Of fewer channels the transforms cost what products save.
+LEAST_WINOGRAD_CHANNELS = 32
+
+
+def faster_algorithm(
+    weight_shape: Sequence[int],
+    dtype: torch.dtype,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> str:
+    """The faster ``algorithm`` of ``conv_relu_pack`` for calls with that geometry.
+
+    "winograd" for 3 x 3 taps of stride 1 and dilation 1 between at least 32 channels without
+    groups, in float32; ``python bench/run.py conv_relu`` measures both.
+    """
+    near = max(*stride, *dilation) == 1 and dtype == torch.float32
+    enough = min(weight_shape[:2]) >= LEAST_WINOGRAD_CHANNELS
+    pays = near and enough and own.winograd_takes(weight_shape, groups)
+    return "winograd" if pays else "direct"
+
+
 def conv_relu_unpack(
     packed: Tensor, weight_shape: Sequence[int], dtype: torch.dtype = torch.float32
 ) -> Tensor:
