@@ -26,6 +26,10 @@ inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
 inline F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
 inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
 inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+// The greater one; NaN if one is. max() gives a NaN of b on.
+inline F32 max_or_nan(F32 a, F32 b) {
+  return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b);
+}
 inline F32 abs(F32 a) { return as_f32(_mm512_and_si512(as_i32(a), _mm512_set1_epi32(0x7fffffff))); }
 
 inline I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }

@@ -17,6 +17,7 @@ inline F32 mul(F32 a, F32 b) { return a * b; }
 inline F32 div(F32 a, F32 b) { return a / b; }
 inline F32 max(F32 a, F32 b) { return a > b ? a : b; }
 inline F32 min(F32 a, F32 b) { return a < b ? a : b; }
+inline F32 max_or_nan(F32 a, F32 b) { return b > a || b != b ? b : a; }
 inline F32 abs(F32 a) { return bits_float(float_bits(a) & 0x7fffffffu); }
 
 // Unsigned arithmetic wraps, as the vector instructions do.

@@ -65,6 +65,7 @@ __attribute__((noinline)) void conv_sums(const ConvTile& t, float* sums) {
 }
 
 #include "cpu/conv_relu/depthwise.inl.h"
+#include "cpu/conv_relu/pool.inl.h"
 #include "cpu/conv_relu/winograd.inl.h"
 
 }  // namespace
@@ -81,6 +82,7 @@ void conv_tile(const ConvTile& t) {
 }
 
 void conv_depthwise(const ConvDepthwise& task) { depthwise_of_vectors(task); }
+void conv_pool(const FloatWindow& window) { pool_of_vectors(window); }
 void conv_winograd_input(const WinogradInput& input) { winograd_input(input); }
 void conv_winograd_output(const WinogradOutput& output) { winograd_output(output); }
 void conv_gather(const ConvGather& gather) { gather_pairs(gather); }

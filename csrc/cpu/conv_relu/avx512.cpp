@@ -26,6 +26,7 @@ inline F32 dot(F32 a, F32 b, F32 c) { return fma(a, b, c); }
 
 #include "cpu/conv_relu/tile.inl.h"
 #include "cpu/conv_relu/depthwise.inl.h"
+#include "cpu/conv_relu/pool.inl.h"
 #include "cpu/conv_relu/winograd.inl.h"
 
 }  // namespace

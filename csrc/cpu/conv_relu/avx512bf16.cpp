@@ -28,12 +28,14 @@ inline F32 dot(F32 a, F32 b, F32 c) {
 
 #include "cpu/conv_relu/tile.inl.h"
 #include "cpu/conv_relu/depthwise.inl.h"
+#include "cpu/conv_relu/pool.inl.h"
 #include "cpu/conv_relu/winograd.inl.h"
 
 }  // namespace
 
 void conv_tile(const ConvTile& tile) { tile_of_vectors(tile); }
 void conv_depthwise(const ConvDepthwise& task) { depthwise_of_vectors(task); }
+void conv_pool(const FloatWindow& window) { pool_of_vectors(window); }
 void conv_winograd_input(const WinogradInput& input) { winograd_input(input); }
 void conv_winograd_output(const WinogradOutput& output) { winograd_output(output); }
 void conv_gather(const ConvGather& gather) { gather_pairs(gather); }

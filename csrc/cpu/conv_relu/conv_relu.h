@@ -72,6 +72,18 @@ struct ConvDepthwise {
   const Epilogue* epilogue;  // its row 0 is the first pixel of the output
 };
 
+// A window of a pool: the greatest of its taps, NaN where one is, or their sum in order of (ky,
+// kx), divided.
+struct FloatWindow {
+  Dtype type;
+  bool greatest;
+  const void* x;                                 // the first tap's channels
+  int64_t rows, row_step, columns, column_step;  // steps: bytes
+  int64_t c;
+  float divisor;
+  void* out;
+};
+
 // Winograd's F(2 x 2, 3 x 3) (winograd.h): the 4 x 4 pixels that a tile of 2 x 2 outputs reads.
 struct WinogradInput {
   const float* const* x;  // [16]
@@ -99,6 +111,7 @@ struct ConvKernel : KernelRow {
   void (*tile)(const ConvTile&);
   void (*depthwise)(const ConvDepthwise&);
   void (*gather)(const ConvGather&);
+  void (*pool)(const FloatWindow&);
   void (*winograd_input)(const WinogradInput&);
   void (*winograd_output)(const WinogradOutput&);
   void (*start)();  // what a thread calls before its first tile, and behind its last
@@ -114,6 +127,7 @@ extern KernelTable conv_relu_kernels;
   void conv_tile(const ConvTile& tile);                                    \
   void conv_depthwise(const ConvDepthwise& task);                          \
   void conv_gather(const ConvGather& gather);                              \
+  void conv_pool(const FloatWindow& window);                               \
   void conv_winograd_input(const WinogradInput& input);                    \
   void conv_winograd_output(const WinogradOutput& output);                 \
   void conv_start();                                                       \

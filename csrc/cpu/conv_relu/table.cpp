@@ -11,6 +11,7 @@ const ConvKernel kRows[] = {
    name::conv_tile,                                                        \
    name::conv_depthwise,                                                   \
    name::conv_gather,                                                      \
+   name::conv_pool,                                                        \
    name::conv_winograd_input,                                              \
    name::conv_winograd_output,                                             \
    name::conv_start,                                                       \

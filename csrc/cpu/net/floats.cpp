@@ -1,11 +1,10 @@
 // The steps on floats that are no layers: pools, as torch's max_pool2d, avg_pool2d and adaptive
 // pools have them, with averages summed in float32, row by row.
-#include <cmath>
-#include <cstring>
-#include <limits>
+#include <memory>
+#include <utility>
 
 #include "checks/conv_relu.h"
-#include "cpu/common/half.h"
+#include "cpu/conv_relu/call.h"
 #include "cpu/int8_pool/call.h"
 #include "cpu/net/steps.h"
 
@@ -14,16 +13,6 @@ namespace {
 
 // Below so many taps a second thread costs more than it saves.
 constexpr int64_t kSerialTaps = 1 << 15;
-// Channels at a time: their sums stay in the first-level cache.
-constexpr int64_t kChannels = 256;
-
-inline float to_float(float v) { return v; }
-inline float to_float(uint16_t v) { return bf16_to_float(v); }
-inline void from_float(float v, float* out) { *out = v; }
-inline void from_float(float v, uint16_t* out) { *out = float_to_bf16(v); }
-
-// The greater one; NaN if one is.
-inline float greater(float a, float b) { return b > a || b != b ? b : a; }
 
 struct FloatPool {
   int64_t n, h, w, c;
@@ -36,54 +25,24 @@ struct FloatPool {
   int64_t ow() const { return static_cast<int64_t>(xs.taps.size()); }
   Value out() const { return value_like({n, c, oh(), ow()}, type); }
 
-  // Channels [c0, c0 + count) of one pixel.
-  template <PoolKind kKind, class T>
-  void window(const T* image, int64_t y, int64_t x, int64_t c0, int64_t count, T* out) const {
-    float all[kChannels];
-    constexpr float kNone = kKind == PoolKind::max ? -std::numeric_limits<float>::infinity() : 0.0f;
-    for (int64_t i = 0; i < count; ++i) all[i] = kNone;
-    const PoolTaps down = ys.taps[y], across = xs.taps[x];
-    for (int64_t ky = 0; ky < down.count; ++ky) {
-      const T* line = image + (down.begin + ky * ys.step) * w * c + c0;
-      for (int64_t kx = 0; kx < across.count; ++kx) {
-        const T* from = line + (across.begin + kx * xs.step) * c;
-        for (int64_t i = 0; i < count; ++i) {
-          const float v = to_float(from[i]);
-          all[i] = kKind == PoolKind::max ? greater(all[i], v) : all[i] + v;
-        }
-      }
-    }
-    const int64_t taps = divisor ? divisor : ys.divisors[y] * xs.divisors[x];
-    const float by = kKind == PoolKind::max ? 1.0f : static_cast<float>(taps);
-    for (int64_t i = 0; i < count; ++i) {
-      from_float(kKind == PoolKind::max ? all[i] : all[i] / by, out + i);
-    }
-  }
-
-  template <PoolKind kKind, class T>
-  void run_of(const T* x, T* out, int64_t images) const {
+  void run(const void* x, void* out, int64_t images) const {
     const int64_t pixels = images * oh() * ow();
+    if (pixels * c == 0) return;
+    const ConvKernel& kernel = conv_kernel_for(type);
+    const int64_t pixel = c * dtype_bytes(type), line = w * pixel;
     int64_t taps = 1;
     for (const PoolTaps& t : xs.taps) taps = max64(taps, t.count * ys.taps[0].count);
     parallel_range(pixels, kSerialTaps / (c * taps) + 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t row = i / ow();
-        const T* image = x + row / oh() * h * w * c;
-        for (int64_t c0 = 0; c0 < c; c0 += kChannels) {
-          window<kKind>(image, row % oh(), i % ow(), c0, min64(kChannels, c - c0),
-                        out + i * c + c0);
-        }
+        const int64_t image = i / ow() / oh(), oy = i / ow() % oh(), ox = i % ow();
+        const PoolTaps down = ys.taps[oy], across = xs.taps[ox];
+        const char* first = static_cast<const char*>(x) + (image * h + down.begin) * line;
+        const int64_t divided = divisor ? divisor : ys.divisors[oy] * xs.divisors[ox];
+        kernel.pool({type, kind == PoolKind::max, first + across.begin * pixel, down.count,
+                     ys.step * line, across.count, xs.step * pixel, c, static_cast<float>(divided),
+                     static_cast<char*>(out) + i * pixel});
       }
     });
-  }
-
-  template <class T>
-  void run(const void* x, void* out, int64_t images) const {
-    if (images * c == 0) return;
-    const auto* from = static_cast<const T*>(x);
-    auto* to = static_cast<T*>(out);
-    if (kind == PoolKind::max) return run_of<PoolKind::max>(from, to, images);
-    run_of<PoolKind::average>(from, to, images);
   }
 };
 
@@ -92,8 +51,7 @@ class FloatPoolStep final : public NetStep {
   FloatPoolStep(FloatPool pool, int x) : pool_(std::move(pool)), x_(x) {}
   bool by_images() const override { return true; }
   void run(const Places& r, int64_t images) const override {
-    if (pool_.type == Dtype::bf16) return pool_.run<uint16_t>(r[x_].data, r[y].data, images);
-    pool_.run<float>(r[x_].data, r[y].data, images);
+    pool_.run(r[x_].data, r[y].data, images);
   }
 
  private:
