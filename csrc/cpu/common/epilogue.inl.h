@@ -162,10 +162,11 @@ void finish_tile(const Epilogue& epilogue, const int32_t* acc, int64_t ld_acc, i
 
 // Asks for the lines of an output tile while its sums are computed: the stores would wait for them.
 inline void prefetch_output(const Epilogue& e, int64_t m0, int rows, int64_t n0, int cols) {
-  const int64_t size = dtype_bytes(e.out_type);
-  for (int r = 0; r < rows; ++r) {
-    const char* row = static_cast<const char*>(e.out) + ((m0 + r) * e.ld + n0) * size;
-    for (int64_t i = 0; i < cols * size; i += 64) __builtin_prefetch(row + i, 1);
+  const int64_t size = dtype_bytes(e.out_type), pitch = e.ld * size;
+  const char* first = static_cast<const char*>(e.out) + (m0 * e.ld + n0) * size;
+  for (int64_t i = 0; i < cols * size; i += 64) {
+    const char* row = first + i;
+    for (int r = 0; r < rows; ++r, row += pitch) __builtin_prefetch(row, 1);
   }
 }
 

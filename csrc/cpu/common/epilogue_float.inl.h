@@ -4,16 +4,20 @@
 // The lines of the residual that a tile will read.
 inline void prefetch_residual(const Epilogue& e, int64_t m0, int rows, int64_t n0, int cols) {
   if (!e.residual) return;
-  const int64_t size = dtype_bytes(e.residual_type);
-  const char* row = static_cast<const char*>(e.residual) + (m0 * e.ld + n0) * size;
-  for (int r = 0; r < rows; ++r, row += e.ld * size) {
-    for (int64_t i = 0; i < cols * size; i += 64) __builtin_prefetch(row + i);
+  const int64_t size = dtype_bytes(e.residual_type), pitch = e.ld * size;
+  const char* first = static_cast<const char*>(e.residual) + (m0 * e.ld + n0) * size;
+  for (int64_t i = 0; i < cols * size; i += 64) {
+    const char* row = first + i;
+    for (int r = 0; r < rows; ++r, row += pitch) __builtin_prefetch(row);
   }
 }
 
+// What comes before the activation: a bias, then a residual of the output's type, or anything.
+enum class FloatSteps { bias, residual, any };
+
 // kVecs vectors of columns over all rows; the last one has `lanes` lanes. Their per-column operands
 // stay in registers.
-template <Activation kActivation, Dtype kOut, int kVecs>
+template <Activation kActivation, Dtype kOut, int kVecs, FloatSteps kSteps>
 inline void finish_float_columns(const Epilogue& e, const float* sums, int64_t ld_sums, int64_t m0,
                                  int rows, int64_t n0, int lanes) {
   F32 scale_w[kVecs], bias[kVecs];
@@ -21,7 +25,7 @@ inline void finish_float_columns(const Epilogue& e, const float* sums, int64_t l
   PYOPS_UNROLL
   for (int j = 0; j < kVecs; ++j) {
     const int64_t n = n0 + j * kLanes;
-    scale_w[j] = e.scale_w ? load(e.scale_w + n, lanes) : set1(1.0f);
+    if (kSteps == FloatSteps::any) scale_w[j] = e.scale_w ? load(e.scale_w + n, lanes) : set1(1.0f);
     // -0 is the neutral element of addition: -0 + -0 stays -0.
     bias[j] = e.bias ? load(e.bias + n, lanes) : set1(-0.0f);
     args[j] = activation_args<kActivation>(e, n, lanes);
@@ -30,11 +34,31 @@ inline void finish_float_columns(const Epilogue& e, const float* sums, int64_t l
     PYOPS_UNROLL
     for (int j = 0; j < kVecs; ++j) {
       const int64_t at = m * e.ld + n0 + j * kLanes;
-      F32 v = add(mul(load(sums + j * kLanes), scale_w[j]), bias[j]);
-      if (e.residual) v = add(v, load_residual(e, at, lanes));
+      F32 v = load(sums + j * kLanes);
+      if (kSteps == FloatSteps::any) v = mul(v, scale_w[j]);
+      v = add(v, bias[j]);
+      if (kSteps == FloatSteps::residual) v = add(v, load_float(e.residual, kOut, at, lanes));
+      if (kSteps == FloatSteps::any && e.residual) v = add(v, load_residual(e, at, lanes));
       v = activate<kActivation>(v, args[j]);
       store_out<kOut>(e, at, v, lanes);
     }
+  }
+}
+
+template <Activation kActivation, Dtype kOut, FloatSteps kSteps>
+inline void finish_float_rows(const Epilogue& e, const float* sums, int64_t ld_sums, int64_t m0,
+                              int rows, int64_t n0, int cols) {
+  // A costly activation is not worth a second copy of its code.
+  constexpr int kVecs = kSteps != FloatSteps::any && kFinishVecs > 1 ? 2 : 1;
+  int j = 0;
+  for (; j + kVecs * kLanes <= cols; j += kVecs * kLanes) {
+    finish_float_columns<kActivation, kOut, kVecs, kSteps>(e, sums + j, ld_sums, m0, rows, n0 + j,
+                                                           kLanes);
+  }
+  for (; j < cols; j += kLanes) {
+    const int lanes = cols - j < kLanes ? cols - j : kLanes;
+    finish_float_columns<kActivation, kOut, 1, kSteps>(e, sums + j, ld_sums, m0, rows, n0 + j,
+                                                       lanes);
   }
 }
 
@@ -42,17 +66,18 @@ template <Activation kActivation, Dtype kOut>
 void finish_float_tile(const Epilogue& epilogue, const float* sums, int64_t ld_sums, int64_t m0,
                        int rows, int64_t n0, int cols) {
   const Epilogue e = epilogue;  // a copy that no store can alias
-  // A costly activation is not worth a second copy of its code.
   constexpr bool kCheap = kActivation <= Activation::relu || kActivation == Activation::clamp;
-  constexpr int kVecs = kCheap && kFinishVecs > 1 ? 2 : 1;
-  int j = 0;
-  for (; j + kVecs * kLanes <= cols; j += kVecs * kLanes) {
-    finish_float_columns<kActivation, kOut, kVecs>(e, sums + j, ld_sums, m0, rows, n0 + j, kLanes);
+  if constexpr (kCheap) {
+    if (!e.scale_w && !e.residual) {
+      return finish_float_rows<kActivation, kOut, FloatSteps::bias>(e, sums, ld_sums, m0, rows, n0,
+                                                                    cols);
+    }
+    if (!e.scale_w && e.residual_type == kOut) {
+      return finish_float_rows<kActivation, kOut, FloatSteps::residual>(e, sums, ld_sums, m0, rows,
+                                                                        n0, cols);
+    }
   }
-  for (; j < cols; j += kLanes) {
-    const int lanes = cols - j < kLanes ? cols - j : kLanes;
-    finish_float_columns<kActivation, kOut, 1>(e, sums + j, ld_sums, m0, rows, n0 + j, lanes);
-  }
+  finish_float_rows<kActivation, kOut, FloatSteps::any>(e, sums, ld_sums, m0, rows, n0, cols);
 }
 
 using FinishFloatFn = void (*)(const Epilogue&, const float*, int64_t, int64_t, int, int64_t, int);
