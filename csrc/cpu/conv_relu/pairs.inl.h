@@ -6,20 +6,31 @@ inline __mmask32 first_16_bits(int64_t n) {
 
 // A vector is stored as a whole wherever it ends within the pixel: what is behind the segment is
 // written by the next one, or is the zeros behind the last.
-inline void gather_pairs(const ConvGather& g) {
+inline void store_pairs(uint16_t* out, const uint16_t* end, __mmask32 mask, __m512i values) {
+  if (out + 32 <= end) {
+    _mm512_storeu_si512(out, values);
+  } else {
+    _mm512_mask_storeu_epi16(out, mask, values);
+  }
+}
+
+// The lines of taps of an image of few channels are a vector each.
+template <bool kShort>
+inline void gather_segments(const ConvGather& g) {
+  const __mmask32 all = first_16_bits(g.depth);
   for (int r = 0; r < g.pixels; ++r) {
     uint16_t* out = static_cast<uint16_t*>(g.out) + r * g.ld;
     const uint16_t* end = out + g.ld;
-    for (int64_t s = 0; s < g.segments; ++s, out += g.depth) {
-      const uint16_t* from = static_cast<const uint16_t*>(g.rows[s * g.pixels + r]) + g.offset;
+    const void* const* row = g.rows + r;
+    for (int64_t s = 0; s < g.segments; ++s, out += g.depth, row += g.pixels) {
+      const uint16_t* from = static_cast<const uint16_t*>(*row) + g.offset;
+      if constexpr (kShort) {
+        store_pairs(out, end, all, _mm512_maskz_loadu_epi16(all, from));
+        continue;
+      }
       for (int64_t d = 0; d < g.depth; d += 32) {
         const __mmask32 mask = first_16_bits(g.depth - d);
-        const __m512i values = _mm512_maskz_loadu_epi16(mask, from + d);
-        if (out + d + 32 <= end) {
-          _mm512_storeu_si512(out + d, values);
-        } else {
-          _mm512_mask_storeu_epi16(out + d, mask, values);
-        }
+        store_pairs(out + d, end, mask, _mm512_maskz_loadu_epi16(mask, from + d));
       }
     }
     while (out < end) {
@@ -28,4 +39,8 @@ inline void gather_pairs(const ConvGather& g) {
       out += rest;
     }
   }
+}
+
+inline void gather_pairs(const ConvGather& g) {
+  g.depth <= 32 ? gather_segments<true>(g) : gather_segments<false>(g);
 }
