@@ -65,10 +65,11 @@ def fuse(
         example_inputs: a tensor, a tuple of positional arguments or a dict of keywords: the tensors
             of the calls that run as one graph. By default noise for a model of one argument, in a
             size that it takes. The model runs on them, to compare its graph with it.
-        algorithm: "auto" or "direct". Of float32 convolutions with 3 x 3 taps, stride 1 and at
-            least 32 channels on either side "auto" makes Winograd's F(2x2, 3x3): 16 products for
-            every 36, errors of the same size (``pyops.ops.conv_relu`` states the bounds), 25 / 9
-            of the memory for the weight; infinities may become NaN.
+        algorithm: "auto" or "direct". Of float32 convolutions with 3 x 3 taps, stride 1, dilation
+            1, one group and at least 32 channels on either side "auto" makes Winograd's F(2x2,
+            3x3): 16 products for every 36, errors of the same size (``pyops.ops.conv_relu`` states
+            the bounds), 25 / 9 of the memory for the weight. Infinities may become NaN, and values
+            above 2**126 may overflow.
         inplace: convert ``model`` itself and free each float weight as it goes.
 
     Returns:
@@ -158,14 +159,16 @@ def _put_layers(
 ) -> nn.Module:
     """Puts the layers in, and ``Folded`` in the place of norms; all else becomes ``dtype``."""
     packed: dict[tuple[int, int, str], PackedBase] = {}
+    counted: set[int] = set()
     for candidate in plan:
         old: Any = target.get_submodule(candidate.name)
-        own = algorithm_for(old, dtype) if algorithm == "auto" else algorithm
-        key = (candidate.weight_key, getattr(old, "groups", 1), own)
-        size = float_bytes(old, without_weight=key in packed)
+        size = float_bytes(old, without_weight=candidate.weight_key in counted)
         reason = candidate.why_float or "replaced"
         new = old
         if candidate.why_float is None:
+            counted.add(candidate.weight_key)
+            own = algorithm_for(old, dtype) if algorithm == "auto" else algorithm
+            key = (candidate.weight_key, getattr(old, "groups", 1), own)
             cls: Any = replacement(old, FUSED)
             new = cls.from_float(old, packed.get(key), dtype=dtype, algorithm=own)
             packed[key] = new.packed

@@ -53,7 +53,8 @@ inline void conv_residual(const char* op, const cpu::Value* t, const cpu::Value&
 }
 
 inline void conv_winograd(const char* op, const cpu::ConvHeader& h, const cpu::ConvShape& s) {
-  const bool near = s.stride_h * s.stride_w * s.dilation_h * s.dilation_w == 1;
+  const bool near =
+      cpu::max64(s.stride_h, s.stride_w) == 1 && cpu::max64(s.dilation_h, s.dilation_w) == 1;
   STD_TORCH_CHECK(near || !h.winograd(), op,
                   ": the weight is packed for Winograd's algorithm, which takes stride 1 and "
                   "dilation 1, but stride is [",

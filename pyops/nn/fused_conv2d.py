@@ -48,6 +48,22 @@ class FusedConv2d(ConvModule):
     weight_class: ClassVar[type[PackedFloatConv]] = PackedFloatConv
     packed: PackedFloatConv
 
+    def __init__(
+        self, packed: PackedBase, bias: Tensor | None = None, *, like: Any, **rest: Any
+    ) -> None:
+        """``like``: the float layer whose stride, padding and dilation it has.
+
+        Raises:
+            ValueError: ``packed`` is for Winograd's algorithm, which takes stride 1 and dilation 1.
+        """
+        super().__init__(packed, bias, like=like, **rest)
+        if self.packed.algorithm == "winograd" and {*self.stride, *self.dilation} != {1}:
+            raise ValueError(
+                f"{type(self).__name__}: the weight is packed for Winograd's algorithm, which "
+                f"takes stride 1 and dilation 1, but stride is {self.stride} and dilation "
+                f"{self.dilation}"
+            )
+
     @classmethod
     def from_float(
         cls,

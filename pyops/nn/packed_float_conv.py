@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops.conv_relu import kernel_of
-from ..ops.conv_relu_checks import DTYPES
+from ..ops.conv_relu_checks import DTYPES, winograd_takes
 from ..ops.conv_relu_packing import ALGORITHMS, WEIGHT_DTYPES, read_header
 from . import packed_base
 from .packed_base import Config, PackedBase
@@ -32,7 +32,8 @@ class PackedFloatConv(PackedBase):
             bfloat16.
 
     Raises:
-        ValueError: on another dtype or number of dimensions.
+        ValueError: on another dtype or number of dimensions, or an ``algorithm`` that does not take
+            the weight.
     """
 
     op = "conv_relu"
@@ -40,6 +41,11 @@ class PackedFloatConv(PackedBase):
     def __init__(self, weight: Tensor, groups: int = 1, algorithm: str = "direct") -> None:
         self.groups = groups
         self.algorithm = algorithm
+        if algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"{type(self).__name__}: algorithm must be one of {ALGORITHMS}, but is "
+                f"{algorithm!r}"
+            )
         self.assign(weight)
 
     @classmethod
@@ -81,7 +87,7 @@ class PackedFloatConv(PackedBase):
     def remark(self) -> str:
         """See ``PackedBase``."""
         winograd = self.algorithm == "winograd" and self.dtype == torch.float32
-        return "Winograd F(2x2, 3x3)" if winograd else ""
+        return "packed for Winograd F(2x2, 3x3)" if winograd else ""
 
     def unpack(self) -> Tensor:
         """The plain weight, a new tensor."""
@@ -102,12 +108,17 @@ class PackedFloatConv(PackedBase):
                 f"{type(self).__name__}: weight is {weight.dtype} {list(weight.shape)}, expected "
                 "float32 or bfloat16 [OC, C / groups, KH, KW]"
             )
+        if self.algorithm == "winograd" and not winograd_takes(weight.shape, self.groups):
+            raise ValueError(
+                f"{type(self).__name__}: Winograd's algorithm takes a weight [OC, C, 3, 3] of 1 "
+                f"group, but weight is {list(weight.shape)} of {self.groups}"
+            )
         with packed_base.repack_lock:
+            self._pack({"weight": weight.detach()})
             self.shape = list(weight.shape)
             self.dtype = weight.dtype
             self.n = weight.shape[0]
             self.k = weight[0].numel() if self.n else 0
-            self._pack({"weight": weight.detach()})
 
     def assign_parts(self, parts: Mapping[str, Tensor]) -> None:
         """As ``assign``, in the dtype that it has."""

@@ -61,8 +61,15 @@ def test_a_weight_that_two_strides_share():
     model, x = nn.Sequential(first, second).eval(), torch.randn(1, 32, 12, 12)
     fused = pyops.fuse(model)
     assert [layer.packed.algorithm for layer in fused] == ["winograd", "direct"]
+    rows = pyops.explain(fused).rows
+    assert sum(row.bytes_before for row in rows) == 4 * (32 * 32 * 9 + 32 + 32)
     with torch.inference_mode():
         assert sqnr_db(fused(x), model(x)) > 100
+
+
+def test_layers_that_stay_torchs_are_not_asked():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LazyConv2d(8, 3))
+    assert type(pyops.fuse(model)[1]) is nn.LazyConv2d
 
 
 def test_a_layer_by_itself():
@@ -71,6 +78,25 @@ def test_a_layer_by_itself():
         for algorithm in ("auto", *ALGORITHMS):
             fused = FusedConv2d.from_float(layer, algorithm=algorithm)
             assert sqnr_db(fused(x), layer(x)) > 100
+
+
+def test_what_the_algorithm_does_not_take_is_refused():
+    takes = r"Winograd's algorithm takes a weight \[OC, C, 3, 3\] of 1 group, but weight is "
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(ValueError, match=r"^PackedFloatConv: algorithm must be one of"):
+            PackedFloatConv(torch.zeros(4, 4, 3, 3, dtype=dtype), 1, "fft")
+        with pytest.raises(ValueError, match=rf"^PackedFloatConv: {takes}\[4, 4, 3, 3\] of 2$"):
+            PackedFloatConv(torch.zeros(4, 4, 3, 3, dtype=dtype), 2, "winograd")
+    packed = PackedFloatConv(torch.ones(4, 4, 3, 3), 1, "winograd")
+    with pytest.raises(ValueError, match=rf"^PackedFloatConv: {takes}\[4, 4, 1, 1\] of 1$"):
+        packed.assign(torch.zeros(4, 4, 1, 1))
+    assert torch.equal(packed.unpack(), torch.ones(4, 4, 3, 3))  # as it was
+    packed = PackedFloatConv(torch.ones(4, 2, 3, 3), 2)
+    with pytest.raises(RuntimeError, match="groups must divide the 3 output channels, but is 2"):
+        packed.assign(torch.zeros(3, 2, 1, 1))
+    assert torch.equal(packed.unpack(), torch.ones(4, 2, 3, 3))
+    with pytest.raises(ValueError, match=r"takes stride 1 and dilation 1, but stride is \[2, 2\]"):
+        FusedConv2d.from_float(nn.Conv2d(4, 4, 3, stride=2), algorithm="winograd")
 
 
 def test_a_config_of_another_kind_is_refused():

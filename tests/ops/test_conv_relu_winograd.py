@@ -157,15 +157,17 @@ def test_refusals() -> None:
 def test_calls_that_the_algorithm_does_not_take() -> None:
     weight, x = torch.zeros(4, 4, 3, 3), torch.zeros(1, 4, 9, 9)
     packed, plain = ops.conv_relu_pack(weight, 1, "winograd"), packing.pack_plain(weight, 1, 1)
-    for stride, dilation in (((2, 1), (1, 1)), ((1, 1), (1, 2))):
+    wraps = ((53651, 529561), (469411, 77457))  # whose product is 1 modulo 2^64
+    for stride, dilation in (((2, 1), (1, 1)), ((1, 1), (1, 2)), wraps):
         told = (
             "conv_relu: the weight is packed for Winograd's algorithm, which takes stride 1 and "
             f"dilation 1, but stride is {list(stride)} and dilation {list(dilation)}"
         )
+        reach = [2 * dilation[0], 0, 2 * dilation[1], 0]  # padding: the window fits
         with pytest.raises((ValueError, RuntimeError), match=re.escape(told)):
-            ops.conv_relu(x, packed, weight.shape, stride=stride, dilation=dilation)
+            ops.conv_relu(x, packed, weight.shape, stride=stride, padding=reach, dilation=dilation)
         with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
             conv_relu_reference(
-                x, plain, [4, 4, 3, 3], list(stride), [0] * 4, list(dilation), None, None, 0, 0.0,
+                x, plain, [4, 4, 3, 3], list(stride), reach, list(dilation), None, None, 0, 0.0,
                 0.0, None,
             )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,6 +56,16 @@ def test_greatest_of_windows_are_torchs(name, channels, dtype):
         assert torch.equal(found.isnan(), expected.isnan())
         expected = F.adaptive_max_pool2d(x, [3, 5])
         assert torch.equal(adapted.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("name", pyops.isa.available())
+def test_of_equal_zeros_the_first_is_taken(name):
+    program = NetProgram(1)
+    program.returns(program.float_pool(0, 0, [2, 2], [2, 2], [0, 0], [1, 1], False, True, 0))
+    for zeros in itertools.product((0.0, -0.0), repeat=4):
+        x = torch.tensor(zeros).view(1, 1, 2, 2).repeat(1, 70, 1, 1)
+        (found,) = run_at(name, program, x.contiguous(memory_format=torch.channels_last))
+        assert torch.equal(found.signbit(), x[:, :, :1, :1].signbit())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

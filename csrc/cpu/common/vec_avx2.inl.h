@@ -18,7 +18,7 @@ inline F32 div(F32 a, F32 b) { return _mm256_div_ps(a, b); }
 inline F32 max(F32 a, F32 b) { return _mm256_max_ps(a, b); }
 inline F32 min(F32 a, F32 b) { return _mm256_min_ps(a, b); }
 inline F32 max_or_nan(F32 a, F32 b) {
-  return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  return _mm256_blendv_ps(max(b, a), b, _mm256_cmp_ps(b, b, _CMP_UNORD_Q));
 }
 inline F32 abs(F32 a) { return _mm256_and_ps(a, as_f32(_mm256_set1_epi32(0x7fffffff))); }
 

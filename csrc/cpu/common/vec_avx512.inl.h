@@ -26,9 +26,10 @@ inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
 inline F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
 inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
 inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
-// The greater one; NaN if one is. max() gives a NaN of b on.
+// The greater one, a if they are equal; NaN if one is. (max_ps gives its second operand on where
+// they are equal or one is NaN.)
 inline F32 max_or_nan(F32 a, F32 b) {
-  return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b);
+  return _mm512_mask_max_ps(b, _mm512_cmp_ps_mask(b, b, _CMP_ORD_Q), b, a);
 }
 inline F32 abs(F32 a) { return as_f32(_mm512_and_si512(as_i32(a), _mm512_set1_epi32(0x7fffffff))); }
 

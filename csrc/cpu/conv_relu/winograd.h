@@ -9,7 +9,8 @@
 // result is within (C + 10) u |A^T| [ sum over c of (|G| |w| |G^T|) * (|B^T| |d| |B|) ] |A| of the
 // exact one: each of the C fused products rounds once, G w G^T once, B^T d B twice and A^T m A four
 // times. What is not finite reaches the outputs that it reaches directly, but an infinity, which
-// meets itself there with both signs, may become NaN.
+// meets itself there with both signs, may become NaN. Values above 2^126 may overflow, and products
+// that underflow are outside the bound.
 #pragma once
 #include "cpu/conv_relu/work.h"
 
