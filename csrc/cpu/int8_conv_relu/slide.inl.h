@@ -109,28 +109,36 @@ __attribute__((always_inline)) inline void add_column(const I32 (&w)[kTaps][2], 
 }
 
 template <Slide kSlide>
-inline I32 half_codes(const HalfBlock& b, const I32 (&sums)[2]) {
-  constexpr bool kUnit = kSlide == Slide::low_unit || kSlide == Slide::u8_unit;
+constexpr bool multiplies_once() {
+  return kSlide == Slide::low_unit || kSlide == Slide::u8_unit;
+}
+
+// The first step from sums to codes.
+template <Slide kSlide>
+inline void start_values(const HalfBlock& b, const I32 (&sums)[2], F32 (&v)[2]) {
+  PYOPS_UNROLL
+  for (int q = 0; q < 2; ++q) {
+    v[q] = to_f32(sums[q]);
+    if (!multiplies_once<kSlide>()) v[q] = mul(v[q], b.scale_a);
+  }
+}
+
+// The other steps, and the next pixel of the output.
+template <Slide kSlide, int kHalves>
+__attribute__((always_inline)) inline void put_values(const HalfBlock& b, const F32 (&values)[2],
+                                                      SlideRows<kHalves>& rows) {
   I32 codes[2];
   PYOPS_UNROLL
   for (int q = 0; q < 2; ++q) {
-    F32 v = to_f32(sums[q]);
-    if (!kUnit) v = mul(v, b.scale_a);
-    v = add(mul(v, b.scale[q]), b.bias[q]);
-    if (!kUnit) v = mul(v, b.inverse_scale);
+    F32 v = add(mul(values[q], b.scale[q]), b.bias[q]);
+    if (!multiplies_once<kSlide>()) v = mul(v, b.inverse_scale);
     codes[q] = to_i32(v);
   }
-  return pack_half(codes, b.zero);
-}
-
-template <Slide kSlide, int kHalves>
-__attribute__((always_inline)) inline void put_pixel(const HalfBlock& b, const I32 (&sums)[2],
-                                                     SlideRows<kHalves>& rows) {
-  const I32 codes = half_codes<kSlide>(b, sums);
+  const I32 half = pack_half(codes, b.zero);
   if constexpr (kSlide < Slide::u8) {
-    *rows.between++ = codes;
+    *rows.between++ = half;
   } else {
-    const I32 all = pack_bytes<kSlide != Slide::s8>(*rows.between++, codes, b.low, b.high);
+    const I32 all = pack_bytes<kSlide != Slide::s8>(*rows.between++, half, b.low, b.high);
     if constexpr (kHalves == 1) {
       store_codes_wide(rows.out[0], all);
     } else {
@@ -142,6 +150,44 @@ __attribute__((always_inline)) inline void put_pixel(const HalfBlock& b, const I
   }
 }
 
+// One pixel takes several latencies in a row: what a round makes of columns, sums and values was
+// made by the round before it, so that no instruction waits for long where others could be.
+template <Slide kSlide, int kHalves, int kStride>
+__attribute__((always_inline)) inline void slide_pixels(const HalfBlock& b, int64_t count,
+                                                        SlideRows<kHalves>& rows) {
+  constexpr bool kHigh = kSlide >= Slide::u8;
+  I32 x[2], y[2], sums[2], next[2], done[2];  // next: of the pixel behind that of sums
+  F32 values[2];
+  next_column<kHigh>(rows, x);
+  add_column(b.w[0], x, b.start, next);
+  next_column<kHigh>(rows, x);
+  if constexpr (kStride == 1) {
+    add_column(b.w[1], x, next, sums);
+    add_column(b.w[0], x, b.start, next);
+    next_column<kHigh>(rows, x);
+  } else {
+    next_column<kHigh>(rows, y);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (i > 1) put_values<kSlide>(b, values, rows);
+    if (i > 0) start_values<kSlide>(b, done, values);
+    if constexpr (kStride == 1) {
+      add_column(b.w[2], x, sums, done);
+      add_column(b.w[1], x, next, sums);
+      add_column(b.w[0], x, b.start, next);
+    } else {
+      add_column(b.w[1], x, next, sums);
+      add_column(b.w[2], y, sums, done);
+      add_column(b.w[0], y, b.start, next);
+      next_column<kHigh>(rows, x);
+    }
+    next_column<kHigh>(rows, kStride == 1 ? x : y);
+  }
+  if (count > 1) put_values<kSlide>(b, values, rows);
+  start_values<kSlide>(b, done, values);
+  put_values<kSlide>(b, values, rows);
+}
+
 // Rows [row, row_end) of half a block.
 template <Slide kSlide, int kHalves, int kStride>
 __attribute__((noinline)) void slide(const Block<4, kHalves>& b, int64_t row, int64_t row_end) {
@@ -151,25 +197,7 @@ __attribute__((noinline)) void slide(const Block<4, kHalves>& b, int64_t row, in
   rows.between = b.columns;
   for (; row < row_end; row += kHalves) {
     start_rows(b, row, &rows);
-    I32 x[2], sums[2], next[2];  // of a pixel, and of the one behind it
-    next_column<kHigh>(rows, x);
-    add_column(half.w[0], x, half.start, next);
-    if constexpr (kStride == 1) {
-      next_column<kHigh>(rows, x);
-      add_column(half.w[1], x, next, sums);
-      add_column(half.w[0], x, half.start, next);
-    }
-    for (int64_t left = b.t.shape->ow; left > 0; --left) {
-      if constexpr (kStride == 2) {
-        next_column<kHigh>(rows, x);
-        add_column(half.w[1], x, next, sums);
-      }
-      next_column<kHigh>(rows, x);
-      add_column(half.w[2], x, sums, sums);
-      put_pixel<kSlide>(half, sums, rows);
-      if constexpr (kStride == 1) add_column(half.w[1], x, next, sums);
-      add_column(half.w[0], x, half.start, next);
-    }
+    slide_pixels<kSlide, kHalves, kStride>(half, b.t.shape->ow, rows);
   }
 }
 
