@@ -6,7 +6,7 @@ namespace pyops::cpu {
 namespace {
 
 // Below so many outputs a second thread costs more than it saves.
-constexpr int64_t kSerialOutputs = 1 << 15;
+constexpr int64_t kSerialOutputs = 1 << 16;
 // Blocks of channels pass over so many bytes of the image, which stay in L2 between them.
 constexpr int64_t kImageBytes = 512 * 1024;
 // ... and rows of windows that fit into so many bytes.
