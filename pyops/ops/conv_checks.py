@@ -156,7 +156,8 @@ def output(op: str, out_dtype: torch.dtype, factor: float, zero: int) -> None:
 def weight_shape(op: str, shape: Sequence[int], lines: bool) -> list[int]:
     """``[OC, C / groups, KH, KW]``; ``lines``: from that of a 1-D convolution."""
     dims = 3 if lines else 4
-    if len(shape) != dims or min(shape[:2], default=-1) < 0 or min(shape[2:]) < 1:
+    # All are positive in nearly every call: only others are looked at in parts.
+    if len(shape) != dims or (min(shape) < 1 and (min(shape[:2]) < 0 or min(shape[2:]) < 1)):
         form = "[OC, C / groups, K]" if lines else "[OC, C / groups, KH, KW]"
         raise ValueError(f"{op}: weight_shape must be {form}, but is {list(shape)}")
     return [*shape[:2], 1, shape[2]] if lines else list(shape)

@@ -58,6 +58,11 @@ CONV_RELU = (
     Expected("avx2", "vfmadd231ps ymm", 12),
     Expected("avx512", "vfmadd231ps zmm", 28),
 )
+# Three columns of the window, two vectors; half of them where vpmaddwd takes two rows.
+DEPTHWISE = (
+    Expected("avx512", "vpmaddwd zmm", 12, ("vpdpbusd",)),
+    Expected("avx512vnni", "vpdpbusd zmm", 6),
+)
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(
     r"::attention::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
@@ -124,6 +129,20 @@ def test_hot_loop_of_convolutions(object_code, opcodes, expected):
     # 14 pointers do not fit into 16 registers with all else; no sum may be among what is kept.
     sums = [i for i in loop if i.spills and "mm" in i.operands]
     assert not sums, f"{expected.kernel} spills sums in its hot loop"
+
+
+@pytest.mark.parametrize("expected", DEPTHWISE, ids=lambda e: e.kernel)
+def test_hot_loop_of_depthwise_codes(object_code, opcodes, expected):
+    pattern = rf"pyops::cpu::{expected.kernel}::.*::slide<"
+    loop = object_code.hottest_loop(pattern, expected.opcode)
+    found = opcodes(loop)
+    number = found[expected.opcode]
+    assert number > 0
+    assert number % expected.multiple_of == 0, f"{number} x {expected.opcode}"
+    assert not [name for name in expected.never if found[name]]
+    # Operands may come from the stack: with vpmaddwd there are more of them than registers.
+    stored = [i for i in loop if i.spills and i.operands.endswith(")")]
+    assert not stored, f"{expected.kernel} stores sums in its hot loop"
 
 
 @pytest.mark.parametrize(("kernel", "vex"), [("avxvnni", True), ("evexvnni", False)])

@@ -48,8 +48,10 @@ inline void find_direct_codes(Epilogue* e, int64_t n, double sum) {
   if (!small || !std::isfinite(scale) || !std::isfinite(bias)) return;
   const bool unit = (!e->scale_a || *e->scale_a == 1.0f) && e->out_inverse_scale == 1.0f;
   const double residual = e->residual ? 255.0 * e->residual_scale : 0.0;
-  const bool bounded = sum * scale + bias + residual < 0x1p30;
-  e->direct = unit && bounded ? DirectCodes::unit : DirectCodes::scaled;
+  const double scale_a = e->scale_a ? std::fabs(*e->scale_a) : 1.0;
+  const double most = sum * scale_a * scale + bias + residual;  // of a value before the last scale
+  const bool bounded = most < 0x1p100 && most * e->out_inverse_scale < 0x1p30;
+  e->direct = !bounded ? DirectCodes::scaled : unit ? DirectCodes::unit : DirectCodes::bounded;
   e->low_code = code_of(*e, clamp ? e->low : relu ? 0.0f : -INFINITY);
   e->high_code = code_of(*e, clamp ? e->high : INFINITY);
 }

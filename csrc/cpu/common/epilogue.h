@@ -17,9 +17,9 @@ namespace pyops::cpu {
 
 // Whether codes can be clamped after they are packed, to [low_code, high_code], instead of values
 // in an activation: the output is of codes, nothing but scales, a bias and uint8 codes of a
-// residual come before, and no NaN. unit: scale_a and out_inverse_scale are 1, and every value
-// rounds to an int32. (direct_codes.h)
-enum class DirectCodes : int { none, scaled, unit };
+// residual come before, and no NaN. bounded: every value rounds to an int32; unit: also scale_a and
+// out_inverse_scale are 1. (direct_codes.h)
+enum class DirectCodes : int { none, scaled, bounded, unit };
 
 struct Epilogue {
   const int32_t* w_sum;

@@ -15,6 +15,7 @@
 #pragma once
 #include "cpu/common/conv_shape.h"
 #include "cpu/common/epilogue.h"
+#include "cpu/common/tap_rows.h"
 #include "cpu/isa.h"
 
 namespace pyops::cpu {
@@ -51,13 +52,6 @@ struct ConvGather {
   int pixels;
   void* out;   // float32, or for bf16 products bf16
   int64_t ld;  // elements
-};
-
-// A row of the image that a row of a window is: its first pixel, and bytes from one pixel to the
-// next; outside the image zeros, and 0.
-struct TapRow {
-  const char* x;
-  int64_t step;
 };
 
 // Some rows of the output of a depthwise convolution by some channels.

@@ -103,17 +103,4 @@ ConvRows fill_rows(const ConvInput& input, int64_t first, int pixels, const void
   return {taps, s.c / s.groups, 0};
 }
 
-void fill_tap_rows(const ConvInput& input, int64_t first, int64_t last, TapRow* rows) {
-  const ConvShape& s = input.shape;
-  const int64_t pixel = s.c * input.element;
-  for (int64_t row = first; row < last; ++row) {
-    const int64_t image = row / s.oh, top = row % s.oh * s.stride_h - s.top;
-    for (int64_t ky = 0; ky < s.kh; ++ky, ++rows) {
-      const int64_t y = top + ky * s.dilation_h;
-      *rows = {input.zeros, 0};
-      if (inside(y, s.h)) *rows = {input.x + (image * s.h + y) * s.w * pixel, pixel};
-    }
-  }
-}
-
 }  // namespace pyops::cpu

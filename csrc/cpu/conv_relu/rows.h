@@ -25,8 +25,4 @@ struct ConvRows {
 // Output pixels [first, first + pixels), whose tables go to rows [segments][pixels].
 ConvRows fill_rows(const ConvInput& input, int64_t first, int pixels, const void** rows);
 
-// Of rows [first, last) of the output, image * oh + oy, the rows of their windows: [last - first]
-// [kh].
-void fill_tap_rows(const ConvInput& input, int64_t first, int64_t last, TapRow* rows);
-
 }  // namespace pyops::cpu

@@ -200,7 +200,7 @@ inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, int64_
   const float* w = reinterpret_cast<const float*>(conv_panel(p.call.packed, 0, 0));
   for (int64_t row = first; row < last; row += p.block_tiles) {
     const int64_t end = min64(last, row + p.block_tiles);
-    fill_tap_rows(p.input, row, end, rows);
+    fill_tap_rows(s, p.input.x, s.c * p.input.element, p.input.zeros, row, end, rows);
     p.call.kernel.depthwise({&s, rows, p.input.zeros, p.call.type, w, row, end,
                              panel * kDepthwiseCols, min64(s.c, panel_end * kDepthwiseCols),
                              &p.call.epilogue});

@@ -15,6 +15,7 @@ namespace {
 #include "cpu/common/epilogue.inl.h"
 
 constexpr int kWideVecs = 4, kPixels = 2;
+constexpr bool kSlides = false;
 constexpr int64_t kStripBytes = 12 * 1024;
 
 inline I32 bit_xor(I32 a, I32 b) { return _mm256_xor_si256(a, b); }
@@ -23,32 +24,33 @@ inline I32 shift_right_s16(I32 a) { return _mm256_srai_epi16(a, 8); }
 inline I32 shift_right_u16(I32 a) { return _mm256_srli_epi16(a, 8); }
 inline I32 madd(I32 a_s16, I32 b_s16) { return _mm256_madd_epi16(a_s16, b_s16); }
 
-template <int kRows>
-inline void interleave(const I32 (&r)[4], I32* to) {
+template <int kRows, bool kHigh>
+inline void interleave_half(const I32 (&r)[4], I32* to) {
   const I32 none = set1_i32(0);
-  const I32 low_01 = _mm256_unpacklo_epi8(r[0], r[1]), high_01 = _mm256_unpackhi_epi8(r[0], r[1]);
-  const I32 low_23 = kRows > 2 ? _mm256_unpacklo_epi8(r[2], r[3]) : none;
-  const I32 high_23 = kRows > 2 ? _mm256_unpackhi_epi8(r[2], r[3]) : none;
-  to[0] = _mm256_unpacklo_epi16(low_01, low_23);
-  to[1] = _mm256_unpackhi_epi16(low_01, low_23);
-  to[2] = _mm256_unpacklo_epi16(high_01, high_23);
-  to[3] = _mm256_unpackhi_epi16(high_01, high_23);
+  const I32 third = kRows > 2 ? r[2] : none, fourth = kRows > 3 ? r[3] : none;
+  const I32 first = kHigh ? _mm256_unpackhi_epi8(r[0], r[1]) : _mm256_unpacklo_epi8(r[0], r[1]);
+  const I32 rest = kRows < 3 ? none
+                   : kHigh   ? _mm256_unpackhi_epi8(third, fourth)
+                             : _mm256_unpacklo_epi8(third, fourth);
+  to[0] = _mm256_unpacklo_epi16(first, rest);
+  to[1] = _mm256_unpackhi_epi16(first, rest);
 }
 
-template <bool kUnsigned>
-inline I32 pack_wide(const I32 (&codes)[4], int32_t zero, int32_t low, int32_t high) {
+inline I32 pack_half(const I32* codes, int32_t zero) {
   const __m256i zeros = _mm256_set1_epi16(static_cast<int16_t>(zero));
-  const __m256i a = _mm256_adds_epi16(_mm256_packs_epi32(codes[0], codes[1]), zeros);
-  const __m256i b = _mm256_adds_epi16(_mm256_packs_epi32(codes[2], codes[3]), zeros);
+  return _mm256_adds_epi16(_mm256_packs_epi32(codes[0], codes[1]), zeros);
+}
+template <bool kUnsigned>
+inline I32 pack_bytes(I32 low_half, I32 high_half, int32_t low, int32_t high) {
   const __m256i lows = _mm256_set1_epi8(static_cast<char>(low));
   const __m256i highs = _mm256_set1_epi8(static_cast<char>(high));
-  __m256i q = kUnsigned ? _mm256_packus_epi16(a, b) : _mm256_packs_epi16(a, b);
   if constexpr (kUnsigned) {
-    q = _mm256_min_epu8(_mm256_max_epu8(q, lows), highs);
+    const __m256i q = _mm256_packus_epi16(low_half, high_half);
+    return _mm256_min_epu8(_mm256_max_epu8(q, lows), highs);
   } else {
-    q = _mm256_min_epi8(_mm256_max_epi8(q, lows), highs);
+    const __m256i q = _mm256_packs_epi16(low_half, high_half);
+    return _mm256_min_epi8(_mm256_max_epi8(q, lows), highs);
   }
-  return q;
 }
 
 inline I32 load_pair(const uint8_t* p, const uint8_t* q) {

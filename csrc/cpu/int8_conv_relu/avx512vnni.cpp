@@ -1,4 +1,4 @@
-// vpdpbusd: 4 taps of a channel at once. zmm: 16 sums + 1 of weights; columns from memory.
+// vpdpbusd: 4 taps of a channel at once.
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>

@@ -9,9 +9,10 @@
 //   split<weights>(taps, to)  a dword of 4 taps as kParts dwords; the first holds taps 0 and 1 only
 //                             if kParts is 1, else taps 0 and 2
 //   dot(acc, x, w)
-//   wide only: interleave<rows>(codes, to): taps of a wide block of codes, channel 16 L + 4 q + d
-//   in dword d of 128-bit lane L of to[q];
-//   pack_wide<unsigned>(codes, zero, low, high): codes in that order plus zero, clamped, in order;
+//   wide only: interleave_half<rows, high>(codes, to): taps of a wide block of codes, channel
+//   16 L + 4 q + d in dword d of 128-bit lane L of to[q], for q = 0, 1, or 2, 3 if high;
+//   pack_half(codes, zero): those of two q plus zero, as int16;  pack_bytes<unsigned>(half, high
+//   half, low, high): all as bytes, clamped, in order;
 //   load_pair(p, q): half a block from each;  store_codes_wide(p, v);  store_half<half>(p, v)
 //
 // A dword holds the taps of one channel in up to 4 rows of the window. So a column of the image,
@@ -56,13 +57,17 @@ inline Plan plan_of(const ConvShape& s, int vecs, int halves) {
   return p;
 }
 
-// A row of the image that a window's row is, from column 0 and the block's first channel on.
-struct TapRow {
-  const uint8_t* base;
-  int64_t step;  // bytes from column to column; 0 where the row is padding
-};
+// slide.inl.h: windows of 3 x 3 taps that overlap along the row.
+inline bool slides(const ConvShape& s) {
+  return s.kh == 3 && s.kw == 3 && s.dilation_w == 1 && s.stride_w <= 2;
+}
 
-constexpr int64_t kPadBytes = 64;
+constexpr int64_t kBetweenBytes = 16 * 1024;
+
+// Rows of the output whose codes are in `between` together.
+inline int64_t rows_between(const ConvShape& s) {
+  return max64(1, kBetweenBytes / (s.ow * kLanes * 4));
+}
 
 inline int64_t scratch_of(const ConvShape& s) {
   int64_t vecs = 0;
@@ -71,8 +76,10 @@ inline int64_t scratch_of(const ConvShape& s) {
     const Plan p = plan_of(s, own ? own : 1, halves ? halves : 1);
     vecs = max64(vecs, ((p.columns + s.kw) * p.entries + 3) * own);
   }
-  return kPadBytes + round_up(s.kh * static_cast<int64_t>(sizeof(TapRow)), 64) +
-         round_up(vecs * kLanes * 4, 64);
+  if (kSlides && slides(s)) {
+    vecs = max64(vecs, (s.kw * entries_of(s.kh) + 3) * kWideVecs + rows_between(s) * s.ow);
+  }
+  return round_up(vecs * kLanes * 4, 64);
 }
 
 // Every 4 channels of a wide block to where interleave() has them; others as they are.
@@ -99,8 +106,7 @@ struct Block {
   Plan plan;
   int64_t c0;
   int lanes;  // of the last vector
-  uint8_t* pad;
-  TapRow* rows;
+  const uint8_t* zeros;
   I32 *weights, *columns, *start, *scale, *bias;
 };
 
@@ -123,7 +129,8 @@ inline void taps_of(const Ends& p, int lanes, I32 flip, I32* to) {
         r[i] = bit_xor(load_bits(p.of[i]), flip);
       }
     }
-    interleave<kRows>(r, taps);
+    interleave_half<kRows, false>(r, taps);
+    interleave_half<kRows, true>(r, taps + 2);
   } else {
     taps[0] = load_u8(p.of[0], lanes);
     if constexpr (kRows > 1) taps[0] = add(taps[0], shift_left<8>(load_u8(p.of[1], lanes)));
@@ -140,9 +147,14 @@ inline void taps_of(const Ends& p, int lanes, I32 flip, I32* to) {
   }
 }
 
+inline const uint8_t* codes_of(const TapRow& row) {
+  return reinterpret_cast<const uint8_t*>(row.x);
+}
+
 template <int kVecs, int kHalves>
 inline const uint8_t* code_at(const Block<kVecs, kHalves>& b, const TapRow& row, int64_t ix) {
-  return ix >= 0 && ix < b.t.shape->w ? row.base + ix * row.step : b.pad;
+  if (ix < 0 || ix >= b.t.shape->w) return b.zeros;
+  return codes_of(row) + b.c0 + ix * row.step;
 }
 
 // kRows rows of a window, of `count` columns from `ix` on, which may lie in the padding.
@@ -193,10 +205,9 @@ void fill_rows(const Block<kVecs, kHalves>& b, const TapRow* rows, int64_t first
 
 // Groups of 4 rows, and the rest.
 template <int kVecs, int kHalves>
-inline void fill(const Block<kVecs, kHalves>& b, int64_t first, int64_t count) {
+inline void fill(const Block<kVecs, kHalves>& b, const TapRow* rows, int64_t first, int64_t count) {
   I32* to = b.columns;
   int64_t left = b.t.shape->kh;
-  const TapRow* rows = b.rows;
   for (; left >= 4; left -= 4, rows += 4, to += kParts * kVecs) {
     fill_rows<kVecs, kHalves, 4>(b, rows, first, count, to);
   }

@@ -38,7 +38,10 @@ class DepthwiseCall {
                 int64_t threads);
 
   int64_t parts() const { return row_parts_ * channel_parts_; }
-  int64_t scratch_bytes() const { return scratch_bytes_; }
+  int64_t scratch_bytes() const {
+    const int64_t table = most_rows_ * shape_.kh * static_cast<int64_t>(sizeof(TapRow));
+    return kernel_bytes_ + zeros_bytes_ + round_up(table, 64);
+  }
   void run(int64_t part, void* scratch) const;
 
  private:
@@ -46,7 +49,9 @@ class DepthwiseCall {
   ConvShape shape_;
   Epilogue epilogue_;
   DepthwiseTask task_;
-  int64_t row_parts_, channel_parts_, scratch_bytes_;
+  const char* x_;
+  int64_t row_parts_, channel_parts_;
+  int64_t kernel_bytes_, zeros_bytes_, most_rows_;  // parts of the scratch
 };
 
 }  // namespace pyops::cpu

@@ -81,7 +81,8 @@ inline void finish_direct(const Block<kVecs, kHalves>& b, const Shared& d, const
     codes[q] = to_i32(v);
   }
   if constexpr (kVecs > 1) {
-    const I32 all = pack_wide<kOut == Dtype::u8>(codes, d.zero, d.low, d.high);
+    const I32 half = pack_half(codes, d.zero), high_half = pack_half(codes + 2, d.zero);
+    const I32 all = pack_bytes<kOut == Dtype::u8>(half, high_half, d.low, d.high);
     if constexpr (kHalves == 1) {
       store_codes_wide(out, all);
     } else {
@@ -140,42 +141,31 @@ inline void pixels(const Block<kVecs, kHalves>& b, FinishFn finish, const I32* a
   }
 }
 
-// The rows of the image that row `row` of the output reads.
-template <int kVecs, int kHalves>
-inline void find_rows(const Block<kVecs, kHalves>& b, int64_t row) {
-  const ConvShape& s = *b.t.shape;
-  const int64_t image = row / s.oh, oy = row % s.oh;
-  const uint8_t* x = b.t.x + image * s.h * s.w * s.c + b.c0;
-  for (int64_t ky = 0; ky < s.kh; ++ky) {
-    const int64_t iy = oy * s.stride_h - s.top + ky * s.dilation_h;
-    const bool inside = iy >= 0 && iy < s.h;
-    b.rows[ky] = {inside ? x + iy * s.w * s.c : b.pad, inside ? s.c : 0};
-  }
-}
+#include "cpu/int8_conv_relu/slide.inl.h"
 
 template <int kVecs, int kHalves>
 void block_of_rows(const DepthwiseTask& t, int64_t c0, int lanes) {
   const ConvShape& s = *t.shape;
-  Block<kVecs, kHalves> b = {t, plan_of(s, kVecs, kHalves), c0, lanes, {}, {}, {}, {}, {}, {}, {}};
-  b.pad = static_cast<uint8_t*>(t.scratch);
-  b.rows = reinterpret_cast<TapRow*>(b.pad + kPadBytes);
-  b.start = reinterpret_cast<I32*>(b.pad + kPadBytes +
-                                   round_up(s.kh * static_cast<int64_t>(sizeof(TapRow)), 64));
+  Block<kVecs, kHalves> b = {t, plan_of(s, kVecs, kHalves), c0, lanes, {}, {}, {}, {}, {}, {}};
+  b.zeros = reinterpret_cast<const uint8_t*>(t.zeros) + c0;
+  b.start = static_cast<I32*>(t.scratch);
   b.scale = b.start + kVecs;
   b.bias = b.scale + kVecs;
   b.weights = b.bias + kVecs;
   b.columns = b.weights + s.kw * b.plan.entries * kVecs;
-  for (int64_t i = 0; i < kPadBytes; ++i) b.pad[i] = static_cast<uint8_t>(t.zero);
   fill_weights(b);
   fill_operands(b);
+  if constexpr (kVecs > 1 && kSlides) {
+    if (slides(t)) return slide_rows(b);
+  }
   const FinishFn finish = finish_for(*t.epilogue);
   const Plan& p = b.plan;
   const int64_t step = p.pixel_step * p.entries * kVecs;
   for (int64_t row = t.row; row < t.row_end; ++row) {
-    find_rows(b, row);
     for (int64_t first = 0; first < p.pixels; first += p.strip) {
       const int64_t count = min64(p.strip, p.pixels - first);
-      fill(b, first * kHalves * s.stride_w - s.left, (count - 1) * p.pixel_step + p.tail);
+      fill(b, t.rows + (row - t.row) * s.kh, first * kHalves * s.stride_w - s.left,
+           (count - 1) * p.pixel_step + p.tail);
       int64_t i = 0;
       for (; i < count;) {
         const int64_t ox = (first + i) * kHalves, m = row * s.ow + ox;
@@ -197,6 +187,7 @@ void block_of_rows(const DepthwiseTask& t, int64_t c0, int lanes) {
 template <int kVecs>
 inline int64_t wide_blocks(const DepthwiseTask& t) {
   constexpr int kWidth = kVecs * kLanes, kHalf = kWidth / 2;
+  const int64_t least = kSlides && slides(t) ? 0 : kHalf / 2;
   int64_t c = t.c;
   for (; c + kWidth <= t.c_end; c += kWidth) block_of_rows<kVecs, 1>(t, c, kLanes);
   if (t.c_end - c > kHalf && t.c_end - t.c >= kWidth) {
@@ -207,7 +198,7 @@ inline int64_t wide_blocks(const DepthwiseTask& t) {
     block_of_rows<kVecs, 2>(t, c, kLanes);
     c += kHalf;
   }
-  if (t.c_end - c > kHalf / 2 && t.c_end - t.c >= kHalf) {
+  if (t.c_end - c > least && t.c_end - t.c >= kHalf) {
     block_of_rows<kVecs, 2>(t, t.c_end - kHalf, kLanes);
     return t.c_end;
   }

@@ -11,6 +11,7 @@ namespace {
 #include "cpu/common/epilogue.inl.h"
 
 constexpr int kWideVecs = 0, kPixels = 4, kParts = 1;
+constexpr bool kSlides = false;
 constexpr int64_t kStripBytes = 16 * 1024;
 
 #include "cpu/int8_conv_relu/plain_taps.inl.h"

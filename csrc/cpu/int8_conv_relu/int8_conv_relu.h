@@ -8,6 +8,7 @@
 #pragma once
 #include "cpu/common/conv_shape.h"
 #include "cpu/common/epilogue.h"
+#include "cpu/common/tap_rows.h"
 #include "cpu/isa.h"
 
 namespace pyops::cpu {
@@ -18,7 +19,8 @@ constexpr int64_t kChannelStep = 64;
 // Some rows of the output by some channels.
 struct DepthwiseTask {
   const ConvShape* shape;  // c == oc == groups
-  const uint8_t* x;
+  const TapRow* rows;      // [row_end - row][kh]
+  const char* zeros;       // [c padded + kChannelStep], all `zero`
   bool x_signed;
   int32_t zero;              // of x, in its own type
   const int32_t* w_sum;      // [c padded]

@@ -17,10 +17,11 @@ inline I32 dot(I32 acc, I32 x_u8, I32 w_s8) {
 // There are no wide blocks: these have no bodies.
 template <class Codes = I32>
 Codes load_pair(const uint8_t* p, const uint8_t* q);
-template <int kRows>
-void interleave(const I32 (&codes)[4], I32* to);
+template <int kRows, bool kHigh>
+void interleave_half(const I32 (&codes)[4], I32* to);
+I32 pack_half(const I32* codes, int32_t zero);
 template <bool kUnsigned>
-I32 pack_wide(const I32* codes, int32_t zero, int32_t low, int32_t high);
+I32 pack_bytes(I32 half, I32 high_half, int32_t low, int32_t high);
 template <class Codes>
 void store_codes_wide(uint8_t* p, Codes v);
 template <int kHalf>
