@@ -74,6 +74,43 @@ def test_folded_codes_equal_the_reference(columns: int) -> None:
                 assert_same(case.run(), expected, f"{name} seed {seed} {case.label}")
 
 
+# Heights and widths of images whose pixels are whole tiles of 6 rows, one more or less, and two
+# blocks; depths about the least of which rows of a tile take turns.
+@pytest.mark.parametrize("size", [(1, 11), (2, 6), (1, 13), (1, 17), (3, 6), (8, 12), (9, 11)])
+@pytest.mark.parametrize(("depth", "window"), [(44, 1), (48, 1), (52, 1), (256, 1), (48, 3)])
+def test_rows_that_take_turns_equal_the_reference(
+    size: tuple[int, int], depth: int, window: int
+) -> None:
+    """Tiles that begin while the codes of those before are made; exact."""
+    height, width = size
+    for residual, columns in itertools.product((False, True), (64, 80)):
+        rng = torch.Generator().manual_seed(height * width + depth)
+        x = random_codes(rng, height * width, depth, False, 0).reshape(1, height, width, depth)
+        taps = window * window
+        w = random_codes(rng, columns, depth * taps, True, 0)
+        options = {
+            "padding": window // 2,
+            "zero_point_x": 100,
+            "scale_w": torch.rand(columns, generator=rng) * 0.04 / (depth * taps) ** 0.5,
+            "bias": torch.randn(columns, generator=rng) * 60 + 60,
+            "out_dtype": torch.uint8,
+            "out_zero_point": 30,
+            "activation": "relu",
+        }
+        keep: list[object] = []
+        if residual:
+            codes = guarded(random_codes(rng, height * width, columns, False, 0), keep)
+            options["residual"] = codes.reshape(1, height, width, columns).permute(0, 3, 1, 2)
+            options |= {"residual_scale": 0.5, "residual_zero_point": 128}
+        weight = w.reshape(columns, depth, window, window)
+        case = ConvCase(x.permute(0, 3, 1, 2), weight, 1, options)
+        expected = case.reference()
+        assert len(expected.unique()) > 1
+        for name in PRODUCTS:
+            with backends.force("int8_gemm", name):
+                assert_same(case.run(), expected, f"{name} {case.label}")
+
+
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_folded_codes_of_depthwise_equal_the_reference(columns: int) -> None:
     """The same by 3x3 windows of one channel each; results beyond int32 among them."""

@@ -158,15 +158,15 @@ inline void advance(DirectTile* tile, int rows) {
   if (tile->residual) tile->residual += rows * tile->ld;
 }
 
-// Row r of a tile. The operands are read anew for each row: sums of other rows leave no registers.
-template <Direct kDirect, int kVecs>
-inline void store_direct(const DirectTile& d, int r, const I32 (&sum)[kVecs]) {
+// The row of a tile that begins `at` elements behind row 0. The operands are read anew for each
+// row: sums of other rows leave no registers. kWhole: all columns are there.
+template <Direct kDirect, int kVecs, bool kWhole = false>
+inline void store_direct(const DirectTile& d, int64_t at, const I32 (&sum)[kVecs]) {
   I32 codes[kPackedVecs];
-  const int64_t at = r * d.ld;
   __asm__ volatile("" ::: "memory");
   PYOPS_UNROLL
   for (int v = 0; v < kVecs; ++v) {
-    const int n = v * kLanes, lanes = v + 1 < kVecs ? kLanes : d.cols - n;
+    const int n = v * kLanes, lanes = kWhole || v + 1 < kVecs ? kLanes : d.cols - n;
     F32 y = add(mul(to_f32(sum[v]), load(d.scale_w + n)), load(d.bias + n));
     if constexpr (kDirect == Direct::residual) {
       const I32 q = sub(load_u8(d.residual + at + n, lanes), set1_i32(d.residual_zero));
@@ -176,5 +176,6 @@ inline void store_direct(const DirectTile& d, int r, const I32 (&sum)[kVecs]) {
   }
   PYOPS_UNROLL
   for (int v = kVecs; v < kPackedVecs; ++v) codes[v] = codes[0];
-  store_codes<kVecs>(d.out + at, codes, d.out_zero, d.low, d.high, d.cols);
+  const int cols = kWhole ? kVecs * kLanes : d.cols;
+  store_codes<kVecs>(d.out + at, codes, d.out_zero, d.low, d.high, cols);
 }

@@ -54,7 +54,7 @@ __attribute__((noinline)) void tile(const Int8GemmBlock& b, const Places& places
   PYOPS_UNROLL
   for (int r = 0; r < kRows; ++r) {
     if constexpr (kDirect != Direct::none) {
-      store_direct<kDirect, kVecs>(target.direct, r, sum[r]);
+      store_direct<kDirect, kVecs>(target.direct, r * target.direct.ld, sum[r]);
     } else {
       PYOPS_UNROLL
       for (int v = 0; v < kVecs; ++v) store(target.acc + r * kTileCols + v * kLanes, sum[r][v]);
@@ -117,6 +117,8 @@ class RowPlaces {
   int64_t step_, at_ = 0, x_ = 0, width_ = -1, wrap_ = 0;
 };
 
+#include "cpu/int8_gemm/dot_roll.inl.h"
+
 inline void block_of_tiles(const Int8GemmBlock& b) {
   alignas(64) int32_t acc[kMr * kTileCols];
   alignas(64) int32_t start[kTileCols];
@@ -132,16 +134,22 @@ inline void block_of_tiles(const Int8GemmBlock& b) {
   const int64_t no_taps = 0;
   Places places = {{}, &no_taps, 1, b.k};
   if (b.taps) places = {{}, b.taps->at, b.taps->count, b.taps->depth};
-  // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
-  // independent sums to hide the latency of the multiply.
   const int64_t tiles = (b.rows + kMr - 1) / kMr;
   const bool pays = tiles <= kTilesAhead;
-  const int least = static_cast<int>(b.rows / tiles);
-  const int64_t short_tiles = tiles - b.rows % tiles;
+  const int64_t rolled = direct == Direct::none ? 0 : rolled_tiles(b, places);
+  if (rolled > 0) {
+    roll_tiles({b, places, start, &row_places, &target.direct}, direct, pays, rolled, tiles);
+  }
+  if (rolled == tiles) return;
+  // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
+  // independent sums to hide the latency of the multiply.
+  int64_t r0 = rolled * kMr;
+  const int least = static_cast<int>((b.rows - r0) / (tiles - rolled));
+  const int64_t longer = tiles - (b.rows - r0) % (tiles - rolled);
   TileFn multiply = tile_of(pays, direct, least, vecs);
-  for (int64_t t = 0, r0 = 0; t < tiles; ++t) {
-    const int rows = least + (t >= short_tiles);
-    if (t == short_tiles) multiply = tile_of(pays, direct, rows, vecs);
+  for (int64_t t = rolled; t < tiles; ++t) {
+    const int rows = least + (t >= longer);
+    if (t == longer) multiply = tile_of(pays, direct, rows, vecs);
     Ahead ahead = {};
     if (pays) ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
     prefetch_output(epilogue, r0, rows, b.n0, b.cols);
