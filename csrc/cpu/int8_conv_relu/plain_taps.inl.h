@@ -19,7 +19,8 @@ template <class Codes = I32>
 Codes load_pair(const uint8_t* p, const uint8_t* q);
 template <int kRows, bool kHigh>
 void interleave_half(const I32 (&codes)[4], I32* to);
-I32 pack_half(const I32* codes, int32_t zero);
+template <class Codes>
+I32 pack_half(const Codes* codes, int32_t zero);
 template <bool kUnsigned>
 I32 pack_bytes(I32 half, I32 high_half, int32_t low, int32_t high);
 template <class Codes>
