@@ -167,6 +167,23 @@ def test_what_is_not_finite_propagates(
         assert torch.equal(out.isneginf(), like.isneginf()), kernel
 
 
+def test_bf16_outputs_round_as_torchs(kernel: str) -> None:
+    """Denormals, infinities, NaN, ties: every kind of float32, alone and beside others."""
+    rng = torch.Generator().manual_seed(7)
+    bits = torch.randint(-(2**31), 2**31, (40, 67), generator=rng, dtype=torch.int64)
+    bits[:, ::3] &= 0x807FFFFF  # denormals
+    bits[5:10, ::2] |= 0x7F800000  # NaN
+    bits[10:15] &= 0xFFFF8000  # ties
+    for bias in bits.to(torch.int32).view(torch.float32):
+        case = ConvCase(torch.zeros(1, 3, 2, 9, dtype=torch.bfloat16), torch.zeros(67, 3, 1, 1))
+        case.weight, case.bias = case.weight.bfloat16(), bias
+        expected = (0 + bias).bfloat16()[:, None, None].expand(1, 67, 2, 9)
+        out = case.run()
+        assert torch.equal(out.isnan(), expected.isnan()), kernel
+        same = (out.view(torch.int16) == expected.contiguous().view(torch.int16)) | out.isnan()
+        assert bool(same.all()), kernel
+
+
 def test_an_input_smaller_than_the_kernel(kernel: str) -> None:
     for groups in (1, 24):
         weight = torch.randn(24, 24 // groups, 7, 7)

@@ -31,6 +31,7 @@ inline void finish_float_columns(const Epilogue& e, const float* sums, int64_t l
     args[j] = activation_args<kActivation>(e, n, lanes);
   }
   for (int64_t m = m0; m < m0 + rows; ++m, sums += ld_sums) {
+    F32 values[kVecs];
     PYOPS_UNROLL
     for (int j = 0; j < kVecs; ++j) {
       const int64_t at = m * e.ld + n0 + j * kLanes;
@@ -39,9 +40,15 @@ inline void finish_float_columns(const Epilogue& e, const float* sums, int64_t l
       v = add(v, bias[j]);
       if (kSteps == FloatSteps::residual) v = add(v, load_float(e.residual, kOut, at, lanes));
       if (kSteps == FloatSteps::any && e.residual) v = add(v, load_residual(e, at, lanes));
-      v = activate<kActivation>(v, args[j]);
-      store_out<kOut>(e, at, v, lanes);
+      values[j] = activate<kActivation>(v, args[j]);
     }
+    const int64_t at = m * e.ld + n0;
+    if (kOut == Dtype::bf16 && kVecs == 2 && lanes == kLanes) {
+      store_bf16_pair(static_cast<uint16_t*>(e.out) + at, values[0], values[kVecs - 1]);
+      continue;
+    }
+    PYOPS_UNROLL
+    for (int j = 0; j < kVecs; ++j) store_out<kOut>(e, at + j * kLanes, values[j], lanes);
   }
 }
 

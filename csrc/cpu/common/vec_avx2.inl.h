@@ -128,6 +128,10 @@ inline void store_bf16(uint16_t* p, F32 v, int n = kLanes) {
       _mm256_blendv_epi8(_mm256_srli_epi32(rounded, 16), _mm256_set1_epi32(0x7fc0), nan);
   store_16_bits(p, narrow_16(high), n);
 }
+inline void store_bf16_pair(uint16_t* p, F32 low, F32 high) {
+  store_bf16(p, low);
+  store_bf16(p + kLanes, high);
+}
 inline void store_f16(uint16_t* p, F32 v, int n = kLanes) {
   store_16_bits(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT), n);
 }

@@ -76,11 +76,12 @@ inline I32 load_s8(const uint8_t* p, int n = kLanes) {
 }
 inline void store(float* p, F32 v, int n = kLanes) { _mm512_mask_storeu_ps(p, first(n), v); }
 inline void store(int32_t* p, I32 v, int n = kLanes) { _mm512_mask_storeu_epi32(p, first(n), v); }
+// A quiet NaN, a denormal, a signaling NaN: what vcvtneps2bf16 rounds in its own way.
+constexpr int kOdd = 1 | 32 | 128;
 inline void store_bf16(uint16_t* p, F32 v, int n = kLanes) {
 #ifdef PYOPS_AVX512_BF16
   // vcvtneps2bf16 takes denormals for 0, and the payload of a NaN along: they go the long way.
-  constexpr int kQuietNan = 1, kDenormal = 32, kSignalingNan = 128;
-  if (_mm512_fpclass_ps_mask(v, kQuietNan | kDenormal | kSignalingNan) == 0) {
+  if (_mm512_fpclass_ps_mask(v, kOdd) == 0) {
     const auto rounded = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
     return _mm256_mask_storeu_epi16(p, first(n), rounded);
   }
@@ -92,6 +93,18 @@ inline void store_bf16(uint16_t* p, F32 v, int n = kLanes) {
   const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
   rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0));
   _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(rounded));
+}
+// Two vectors in a row.
+inline void store_bf16_pair(uint16_t* p, F32 low, F32 high) {
+#ifdef PYOPS_AVX512_BF16
+  const __mmask16 odd = _mm512_fpclass_ps_mask(low, kOdd) | _mm512_fpclass_ps_mask(high, kOdd);
+  if (odd == 0) {
+    const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+    return _mm512_storeu_si512(p, rounded);
+  }
+#endif
+  store_bf16(p, low);
+  store_bf16(p + kLanes, high);
 }
 inline void store_f16(uint16_t* p, F32 v, int n = kLanes) {
   _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));

@@ -71,6 +71,10 @@ inline I32 load_s8(const uint8_t* p, int = 1) { return static_cast<int8_t>(*p); 
 inline void store(float* p, F32 v, int = 1) { *p = v; }
 inline void store(int32_t* p, I32 v, int = 1) { *p = v; }
 inline void store_bf16(uint16_t* p, F32 v, int = 1) { *p = float_to_bf16(v); }
+inline void store_bf16_pair(uint16_t* p, F32 low, F32 high) {
+  store_bf16(p, low);
+  store_bf16(p + 1, high);
+}
 inline void store_f16(uint16_t* p, F32 v, int = 1) { *p = float_to_f16(v); }
 constexpr int kPackedVecs = 0;  // one code at a time: store_codes has no body
 template <bool kUnsigned>
