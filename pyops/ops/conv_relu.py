@@ -115,10 +115,10 @@ def conv_relu(
     float32 sums are within ``(K + 2) * 2**-24 * (|x| conv |w|)`` of the exact ones, with
     ``K = KH * KW * C / groups``; bfloat16 products are summed in float32. Sums of a weight that is
     packed for Winograd's algorithm are within ``(C + 10) * 2**-24`` of what the algorithm comes to
-    where every number in it, and in its matrices, is replaced by its magnitude; an infinity may
-    become NaN, and where a product underflows, or values above 2**126 overflow, so may what the
-    algorithm makes of them. (Small images, over which its tiles would hang far, are convolved
-    directly.) Results do not depend on the number of threads.
+    where every number in it, and in its matrices, is replaced by its magnitude, leaving out
+    underflow and the overflow of values above 2**126; an infinity may become NaN. (Small images,
+    over which its tiles would hang far, are convolved directly.) Results do not depend on the
+    number of threads.
 
     Args:
         x: float32 or bfloat16 ``[N, C, H, W]``; one that is not channels_last is converted.
