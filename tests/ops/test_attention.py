@@ -21,6 +21,7 @@ from pyops.testing.cases.attention import (
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
+from pyops.testing.threads import on_threads
 
 # B, H, Hkv, Tq, Tk, D: few rows, tails of rows, keys and depth, groups of heads, several chunks.
 SHAPES = (
@@ -182,18 +183,14 @@ def test_results_do_not_depend_on_threads(kernel: str, threads: int) -> None:
         attention_case(2, (2, 3, 3, 65, 130, 48), torch.bfloat16, "float"),
         attention_case(3, (1, 8, 8, 1, 900, 64)),
     ]
-    before = torch.get_num_threads()
     expected = [case.run() for case in cases]
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         if backends.compiled():
             from pyops import _C
 
             assert _C.threads_seen() == threads
         for case, out in zip(cases, expected, strict=True):
             assert_same(case.run(), out, f"{kernel} {threads} threads {case.label}")
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -16,6 +16,7 @@ from pyops.ops.conv_relu import kernel_of, layout_of, multiplies_pairs
 from pyops.testing.cases.conv_relu import DTYPES, ConvCase, conv_case
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
+from pyops.testing.threads import on_threads
 
 SEEDS = 200
 
@@ -117,15 +118,11 @@ def test_results_do_not_depend_on_threads(kernel: str, threads: int) -> None:
             weight = torch.randn(oc, c // groups, 3, 3).to(dtype)
             x = image(2, c, size, size, dtype=dtype)
             cases.append(ConvCase(x, weight, groups, padding=(1, 1, 1, 1)))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         expected = [case.run() for case in cases]
-        torch.set_num_threads(threads)
+    with on_threads(threads):
         for case, out in zip(cases, expected, strict=True):
             assert_same(case.run(), out, f"{kernel} {threads} threads {case.label}")
-    finally:
-        torch.set_num_threads(before)
 
 
 def guarded_image(t: Tensor, keep: list[object]) -> Tensor:

@@ -16,6 +16,7 @@ from pyops.ops.conv_relu_reference import conv_relu_reference
 from pyops.testing.cases.conv_relu import ConvCase, winograd_case
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
+from pyops.testing.threads import on_threads
 
 SEEDS = 120
 
@@ -81,15 +82,11 @@ def test_the_tiles_add_less_than_the_direct_sums(kernel: str) -> None:
 def test_results_do_not_depend_on_threads(kernel: str, threads: int) -> None:
     cases = [winograd_case(seed) for seed in range(20)]
     cases += [layer(64, 70, 20), layer(128, 300, 7, images=1), layer(40, 64, 28, images=5)]
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         expected = [case.run() for case in cases]
-        torch.set_num_threads(threads)
+    with on_threads(threads):
         for case, out in zip(cases, expected, strict=True):
             assert_same(case.run(), out, f"{kernel} {threads} threads {case.label}")
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_results_do_not_depend_on_the_batch(kernel: str) -> None:

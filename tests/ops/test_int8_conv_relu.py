@@ -17,6 +17,7 @@ from pyops.testing.cases.int8_conv_relu import ConvCase, conv_case
 from pyops.testing.cases.int8_gemm import random_codes
 from pyops.testing.compare import assert_same
 from pyops.testing.guarded import guarded
+from pyops.testing.threads import on_threads
 
 PRODUCTS = [row.name for row in backends.implementations("int8_gemm") if row.available]
 
@@ -96,13 +97,9 @@ def test_large_convolutions(kernel: str, at: int) -> None:
     options = {"zero_point_x": 77, "out_dtype": torch.int32} | options
     case = ConvCase(codes(rng, *x_shape), weight, groups, options)
     expected = case.reference()
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2, 4):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 4):
+        with on_threads(threads):
             assert_same(case.run(), expected, f"{kernel} {threads} threads {case.label}")
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("signed", [False, True])

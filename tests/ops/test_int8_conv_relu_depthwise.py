@@ -12,6 +12,7 @@ from pyops.ops import int8_conv_packing
 from pyops.testing.cases.int8_conv_relu import ConvCase, conv_case
 from pyops.testing.cases.int8_gemm import random_codes
 from pyops.testing.compare import assert_same
+from pyops.testing.threads import on_threads
 
 
 def test_equals_the_reference(kernel: str) -> None:
@@ -46,12 +47,8 @@ def test_large_images_on_any_number_of_threads(kernel: str, threads: int) -> Non
     options = {"padding": 2, "stride": 2, "zero_point_x": 9, "out_dtype": torch.int32}
     case = ConvCase(x, weight, 160, options)
     expected = case.reference()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         assert_same(case.run(), expected, f"{kernel} {threads} threads")
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_pack_and_unpack(kernel: str) -> None:

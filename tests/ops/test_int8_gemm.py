@@ -20,6 +20,7 @@ from pyops.testing.cases.int8_gemm import (
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
+from pyops.testing.threads import on_threads
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 DIMENSIONS = (1, 2, 3, 5, 6, 7, 8, 12, 13, 16, 17, 31, 32, 33, 40, 63, 64, 65, 80, 96, 129)
@@ -139,18 +140,14 @@ def test_rows_that_are_not_finite_give_nan_rows(kernel: str) -> None:
 def test_results_do_not_depend_on_threads(kernel: str, threads: int) -> None:
     case = linear_case(11, 97, 333, 260)
     big = linear_case(12, 300, 640, 512)
-    before = torch.get_num_threads()
     expected = (case.run(), big.run())
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         if backends.compiled():
             from pyops import _C
 
             assert _C.threads_seen() == threads
         assert_same(case.run(), expected[0], f"{kernel} {threads} threads")
         assert_same(big.run(), expected[1], f"{kernel} {threads} threads")
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_nothing_is_read_behind_a_buffer(kernel: str) -> None:

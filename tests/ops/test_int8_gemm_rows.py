@@ -20,6 +20,7 @@ from pyops.testing.cases.int8_gemm_rows import (
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
+from pyops.testing.threads import on_threads
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 SIZES = simd_sizes(100)
@@ -93,15 +94,11 @@ def test_results_do_not_depend_on_threads(kernel: str, threads: int) -> None:
     cases = [make(m, m, 260, 530) for m in (1, 5, 60, 128, 400) for make in (
         post_norm_case, llama_case)]  # fmt: skip
     cases += [group_case(m, m, [130, 333, 70], 260) for m in (1, 5, 97, 300)]
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         expected = [case.chained() for case in cases]
-        torch.set_num_threads(threads)
+    with on_threads(threads):
         for case, out in zip(cases, expected, strict=True):
             assert_all_same(case.run(), out, f"{kernel} {threads} threads {case.label}")
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("m", "width", "hidden"), [(0, 5, 6), (3, 0, 6), (3, 5, 0), (0, 0, 0),

@@ -14,6 +14,7 @@ from pyops.testing.cases.int8_pool import OPS, CodesCase, codes_case
 from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
+from pyops.testing.threads import on_threads
 
 CHANNELS = (1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 129)
 
@@ -66,13 +67,9 @@ def test_results_do_not_depend_on_threads(kernel: str, op: str, threads: int) ->
     cases = [codes_case(op, seed, c, h, w) for seed, (c, h, w) in enumerate(
         ((64, 40, 41), (3, 100, 99), (200, 17, 18))
     )]  # fmt: skip
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         for case in cases:
             check(case, f"{kernel} {threads} threads")
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("op", OPS)

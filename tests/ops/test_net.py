@@ -7,6 +7,7 @@ import torch
 
 import pyops
 from pyops.testing.cases.net import net_case
+from pyops.testing.threads import on_threads
 
 
 def order(x):
@@ -49,11 +50,7 @@ def test_reference_and_fake(seed):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_threads(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         for seed in range(6):
             case = net_case(100 + seed, steps=10, size=40)
             assert_same(case.run(), case.expected, f"seed {seed}: {case.label}")
-    finally:
-        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from pyops import ops
 from pyops.ops import CONV_ACTIVATIONS, NetProgram, run_net
 from pyops.ops import net_reference as plain
 from pyops.ops.conv_relu_packing import pack_plain
+from pyops.testing.threads import on_threads
 
 CHANNELS_LAST = torch.channels_last
 
@@ -79,13 +80,9 @@ def test_reference_and_fake():
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_threads(threads):
     expected = torch.ops.pyops.run_net.default(*small())
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         for a, b in zip(torch.ops.pyops.run_net.default(*small()), expected, strict=True):
             assert torch.equal(a, b)
-    finally:
-        torch.set_num_threads(before)
 
 
 def chain(seed, images, size):
@@ -130,16 +127,12 @@ def chain(seed, images, size):
 @pytest.mark.parametrize("images", [2, 3, 8, 9])
 def test_batches_run_by_images(images, threads):
     """Large ones: in passes of some images, which threads share or take by themselves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         for seed in range(8):
             call, expected = chain(seed, images, 64 if seed % 2 else 20)
             for found, value in zip(run_net(*call), expected, strict=True):
                 torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-5)
                 assert found.is_contiguous(memory_format=CHANNELS_LAST)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_no_images():

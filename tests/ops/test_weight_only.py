@@ -10,6 +10,7 @@ from pyops.testing.cases.weight_only import FLOATS, WeightCase, weight_case
 from pyops.testing.compare import assert_same, assert_within, sqnr_db
 from pyops.testing.guarded import guarded
 from pyops.testing.shapes import simd_sizes
+from pyops.testing.threads import on_threads
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 30)
 COLUMNS = (1, 3, 5, 8, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 130)
@@ -103,15 +104,11 @@ def test_results_do_not_depend_on_threads(kernel: str, kind: int, threads: int) 
     cases = [weight_case(3, m, n, k, kind) for m, n, k in (
         (1, 900, 520), (5, 330, 260), (97, 333, 260), (400, 40, 130), (300, 200, 200)
     )]  # fmt: skip
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         expected = [case.run() for case in cases]
-        torch.set_num_threads(threads)
+    with on_threads(threads):
         for case, out in zip(cases, expected, strict=True):
             assert_same(case.run(), out, f"{kernel} {threads} threads {case.label}")
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
