@@ -168,9 +168,13 @@ def test_bf16_outputs_round_as_torchs(kernel: str) -> None:
     """Denormals, infinities, NaN, ties: every kind of float32, alone and beside others."""
     rng = torch.Generator().manual_seed(7)
     bits = torch.randint(-(2**31), 2**31, (40, 67), generator=rng, dtype=torch.int64)
-    bits[:, ::3] &= 0x807FFFFF  # denormals
-    bits[5:10, ::2] |= 0x7F800000  # NaN
-    bits[10:15] &= 0xFFFF8000  # ties
+    bits[:10, ::3] &= 0x807FFFFF  # denormals
+    bits[5:15, ::2] |= 0x7F800000  # NaN
+    bits[10:] &= 0xFFFF8000  # ties
+    normal = bits[15:] & 0x7F800000
+    bits[15:] += (normal == 0) * 0x00800000 - (normal == 0x7F800000) * 0x00800000
+    for row, at in enumerate((0, 15, 16, 31, 63, 66), 20):
+        bits[row, at] = 0x7F800001 if row % 2 else 0x00012345  # alone among normal ones
     for bias in bits.to(torch.int32).view(torch.float32):
         case = ConvCase(torch.zeros(1, 3, 2, 9, dtype=torch.bfloat16), torch.zeros(67, 3, 1, 1))
         case.weight, case.bias = case.weight.bfloat16(), bias

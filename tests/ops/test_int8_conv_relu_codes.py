@@ -13,6 +13,7 @@ from pyops.testing.cases.int8_conv_relu import ConvCase
 from pyops.testing.cases.int8_gemm import random_codes
 from pyops.testing.compare import assert_same
 from pyops.testing.guarded import guarded
+from pyops.testing.threads import on_threads
 
 DEPTHWISE = [row.name for row in backends.implementations("int8_conv_relu") if row.available]
 PRODUCTS = [row.name for row in backends.implementations("int8_gemm") if row.available]
@@ -76,7 +77,10 @@ def test_folded_codes_equal_the_reference(columns: int) -> None:
 
 # Heights and widths of images whose pixels are whole tiles of 6 rows, one more or less, and two
 # blocks; depths about the least of which rows of a tile take turns.
-@pytest.mark.parametrize("size", [(1, 11), (2, 6), (1, 13), (1, 17), (3, 6), (8, 12), (9, 11)])
+SIZES = [(1, 11), (2, 6), (1, 13), (1, 17), (3, 6), (1, 20), (5, 5), (8, 12), (9, 11)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("depth", "window"), [(44, 1), (48, 1), (52, 1), (256, 1), (48, 3)])
 def test_rows_that_take_turns_equal_the_reference(
     size: tuple[int, int], depth: int, window: int
@@ -114,15 +118,15 @@ def test_rows_that_take_turns_equal_the_reference(
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_folded_codes_of_depthwise_equal_the_reference(columns: int) -> None:
     """The same by 3x3 windows of one channel each; results beyond int32 among them."""
-    for seed, (activation, zero, large) in enumerate(
-        itertools.product(ACTIVATIONS, (0, 130), (1.0, 1e6))
+    for seed, (activation, zero, large, stride) in enumerate(
+        itertools.product(ACTIVATIONS, (0, 130), (1.0, 1e6), (1, 2))
     ):
         rng = torch.Generator().manual_seed(seed)
         x = random_codes(rng, 9 * 11, columns, False, 0).reshape(1, 9, 11, columns)
         w = random_codes(rng, columns, 9, True, 0).reshape(columns, 1, 3, 3)
         options = {
             "padding": 1,
-            "stride": 1 + seed % 2,
+            "stride": stride,
             "zero_point_x": seed % 3 * 100,
             "scale_w": torch.rand(columns, generator=rng) * 0.01 * large,
             "bias": torch.randn(columns, generator=rng) * 60 + 60,
@@ -136,3 +140,30 @@ def test_folded_codes_of_depthwise_equal_the_reference(columns: int) -> None:
         for name in DEPTHWISE:
             with backends.force("int8_conv_relu", name):
                 assert_same(case.run(), expected, f"{name} seed {seed} {case.label}")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("columns", [96, 160])
+def test_depthwise_codes_of_large_images(columns: int, stride: int, threads: int) -> None:
+    """More rows and pixels than are made at once, on several threads; uint8 and int8 codes."""
+    height, width = 180 * stride + 1, 270 * stride
+    rng = torch.Generator().manual_seed(columns + stride)
+    x = random_codes(rng, height * width, columns, False, 0).reshape(1, height, width, columns)
+    w = random_codes(rng, columns, 9, True, 0).reshape(columns, 1, 3, 3)
+    for out_dtype, zero in ((torch.uint8, 7), (torch.int8, -20)):
+        options = {
+            "padding": 1,
+            "stride": stride,
+            "zero_point_x": 100,
+            "scale_w": torch.rand(columns, generator=rng) * 0.01,
+            "bias": torch.randn(columns, generator=rng) * 20 + 20,
+            "out_dtype": out_dtype,
+            "out_zero_point": zero,
+        }
+        case = ConvCase(x.permute(0, 3, 1, 2), w, columns, options)
+        expected = case.reference()
+        assert len(expected.unique()) > 200
+        for name in DEPTHWISE:
+            with backends.force("int8_conv_relu", name), on_threads(threads):
+                assert_same(case.run(), expected, f"{name} {threads} threads {case.label}")
