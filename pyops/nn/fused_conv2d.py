@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.conv_relu import faster_algorithm
+from ..ops.conv_relu_checks import winograd_geometry
 from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_float_conv import PackedFloatConv, PackedFloatLinear
@@ -57,12 +58,8 @@ class FusedConv2d(ConvModule):
             ValueError: ``packed`` is for Winograd's algorithm, which takes stride 1 and dilation 1.
         """
         super().__init__(packed, bias, like=like, **rest)
-        if self.packed.algorithm == "winograd" and {*self.stride, *self.dilation} != {1}:
-            raise ValueError(
-                f"{type(self).__name__}: the weight is packed for Winograd's algorithm, which "
-                f"takes stride 1 and dilation 1, but stride is {self.stride} and dilation "
-                f"{self.dilation}"
-            )
+        if self.packed.algorithm == "winograd":
+            winograd_geometry(type(self).__name__, self.stride, self.dilation)
 
     @classmethod
     def from_float(

@@ -58,6 +58,15 @@ def winograd_takes(shape: Sequence[int], groups: int) -> bool:
     return list(shape[2:]) == [3, 3] and groups == 1
 
 
+def winograd_geometry(op: str, stride: Sequence[int], dilation: Sequence[int]) -> None:
+    """Of calls of a weight that is packed for Winograd's algorithm."""
+    if {*stride, *dilation} != {1}:
+        raise ValueError(
+            f"{op}: the weight is packed for Winograd's algorithm, which takes stride 1 and "
+            f"dilation 1, but stride is {list(stride)} and dilation {list(dilation)}"
+        )
+
+
 def unpack(packed: Tensor, shape: Sequence[int], weight_dtype: int) -> None:
     op = "conv_relu_unpack"
     weight_shape(op, shape)

@@ -75,11 +75,8 @@ def conv_relu_reference(
             f"{own.OP}: the weight is packed for {groups} groups, but x has {x.shape[1]} channels, "
             f"which makes {x.shape[1] // weight_shape[1]}"
         )
-    if packing.ALGORITHMS[header.algorithm] == "winograd" and {*stride, *dilation} != {1}:
-        raise ValueError(
-            f"{own.OP}: the weight is packed for Winograd's algorithm, which takes stride 1 and "
-            f"dilation 1, but stride is {list(stride)} and dilation {list(dilation)}"
-        )
+    if packing.ALGORITHMS[header.algorithm] == "winograd":
+        own.winograd_geometry(own.OP, stride, dilation)
     top, bottom, left, right = padding
     with torch.autocast(x.device.type, enabled=False):
         padded = F.pad(x.to(torch.float32), (left, right, top, bottom))

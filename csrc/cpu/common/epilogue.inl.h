@@ -160,14 +160,20 @@ void finish_tile(const Epilogue& epilogue, const int32_t* acc, int64_t ld_acc, i
   }
 }
 
+// The lines of a tile: `bytes` from `first` on in each of its rows.
+template <int kWrite>
+inline void prefetch_rows(const char* first, int64_t pitch, int rows, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) {
+    const char* row = first + i;
+    for (int r = 0; r < rows; ++r, row += pitch) __builtin_prefetch(row, kWrite);
+  }
+}
+
 // Asks for the lines of an output tile while its sums are computed: the stores would wait for them.
 inline void prefetch_output(const Epilogue& e, int64_t m0, int rows, int64_t n0, int cols) {
-  const int64_t size = dtype_bytes(e.out_type), pitch = e.ld * size;
+  const int64_t size = dtype_bytes(e.out_type);
   const char* first = static_cast<const char*>(e.out) + (m0 * e.ld + n0) * size;
-  for (int64_t i = 0; i < cols * size; i += 64) {
-    const char* row = first + i;
-    for (int r = 0; r < rows; ++r, row += pitch) __builtin_prefetch(row, 1);
-  }
+  prefetch_rows<1>(first, e.ld * size, rows, cols * size);
 }
 
 using FinishFn = void (*)(const Epilogue&, const int32_t*, int64_t, int64_t, int, int64_t, int);

@@ -4,12 +4,9 @@
 // The lines of the residual that a tile will read.
 inline void prefetch_residual(const Epilogue& e, int64_t m0, int rows, int64_t n0, int cols) {
   if (!e.residual) return;
-  const int64_t size = dtype_bytes(e.residual_type), pitch = e.ld * size;
+  const int64_t size = dtype_bytes(e.residual_type);
   const char* first = static_cast<const char*>(e.residual) + (m0 * e.ld + n0) * size;
-  for (int64_t i = 0; i < cols * size; i += 64) {
-    const char* row = first + i;
-    for (int r = 0; r < rows; ++r, row += pitch) __builtin_prefetch(row);
-  }
+  prefetch_rows<0>(first, e.ld * size, rows, cols * size);
 }
 
 // What comes before the activation: a bias, then a residual of the output's type, or anything.

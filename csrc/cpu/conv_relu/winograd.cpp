@@ -8,7 +8,7 @@ namespace pyops::cpu {
 namespace {
 
 constexpr int kTaps = 16;  // products of a tile
-// Most bytes of transformed pixels that all panels pass over before the next tiles.
+// Most bytes of transformed pixels and sums that all panels pass over before the next tiles.
 constexpr int64_t kBlockBytes = 384 << 10;
 
 int64_t panel_floats(const ConvHeader& h) { return int64_t{kTaps} * h.cg * h.nr; }
@@ -58,7 +58,7 @@ Plan plan_of(const ConvCall& call) {
   // An odd number of cache lines spreads the tiles over all sets.
   p.ld = ((s.c + 15) / 16 | 1) * 16;
   const int64_t bytes = call.kernel.mr * kTaps * (p.ld + kWinogradCols) * 4;
-  p.block = max64(1, min64(p.strips, max64(2, kBlockBytes / bytes)));
+  p.block = min64(p.strips, max64(2, kBlockBytes / bytes));
   return p;
 }
 
