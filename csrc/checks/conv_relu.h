@@ -62,13 +62,9 @@ inline void conv_winograd(const char* op, const cpu::ConvHeader& h, const cpu::C
                   s.dilation_w, "]");
 }
 
-// The header of a packed weight of that shape and type.
-inline const cpu::ConvHeader& packed_conv(const char* op, const Tensor& t, cpu::Ints shape,
-                                          cpu::Dtype type) {
-  const void* bytes = packed_bytes(op, "conv_relu_pack", t);
-  const char* problem = cpu::conv_problem(bytes, t.numel());
-  STD_TORCH_CHECK(problem == nullptr, op, ": packed weight: ", problem ? problem : "");
-  const cpu::ConvHeader& h = cpu::conv_header(bytes);
+// Of the header of a packed weight: its shape and type.
+template <class Header>
+void packed_conv_shape(const char* op, const Header& h, cpu::Ints shape, cpu::Dtype type) {
   STD_TORCH_CHECK(h.oc == shape[0] && h.cg == shape[1] && h.kh == shape[2] && h.kw == shape[3], op,
                   ": the packed weight is [", h.oc, ", ", h.cg, ", ", h.kh, ", ", h.kw,
                   "], but weight_shape is [", shape[0], ", ", shape[1], ", ", shape[2], ", ",
@@ -77,6 +73,16 @@ inline const cpu::ConvHeader& packed_conv(const char* op, const Tensor& t, cpu::
   STD_TORCH_CHECK(packed_type == type, op, ": the packed weight is ",
                   packed_type == cpu::Dtype::f32 ? "torch.float32" : "torch.bfloat16",
                   ", which goes with x of the same dtype");
+}
+
+// The header of a packed weight of that shape and type.
+inline const cpu::ConvHeader& packed_conv(const char* op, const Tensor& t, cpu::Ints shape,
+                                          cpu::Dtype type) {
+  const void* bytes = packed_bytes(op, "conv_relu_pack", t);
+  const char* problem = cpu::conv_problem(bytes, t.numel());
+  STD_TORCH_CHECK(problem == nullptr, op, ": packed weight: ", problem ? problem : "");
+  const cpu::ConvHeader& h = cpu::conv_header(bytes);
+  packed_conv_shape(op, h, shape, type);
   return h;
 }
 

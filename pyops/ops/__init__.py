@@ -11,6 +11,7 @@ from .int8_pool import int8_adaptive_pool, int8_pool
 from .int8_pool_codes import int8_add, int8_concat, int8_dequantize, int8_quantize
 from .net import NetProgram, run_net
 from .net_prepared import PreparedNet
+from .sparse_gemm import sparse_linear, sparse_pack, sparse_refresh, sparse_unpack
 from .weight_only import int4_linear, int8_weight_linear
 from .weight_only_pack import (
     int4_pack,
@@ -55,4 +56,8 @@ __all__ = [
     "quantize_weight",
     "quantize_weight_int4",
     "run_net",
+    "sparse_linear",
+    "sparse_pack",
+    "sparse_refresh",
+    "sparse_unpack",
 ]

@@ -39,6 +39,8 @@ def conv_relu_pack(weight: Tensor, groups: int = 1, algorithm: str = "direct") -
         algorithm: "direct", or for a float32 weight ``[OC, C, 3, 3]`` "winograd": F(2x2, 3x3) of
             Lavin and Gray (2015), 16 products for every 36. Calls then take stride 1 and dilation
             1, and have another bound (``conv_relu``). The weight takes 25 / 9 of the memory.
+            Or "sparse": only entries that are not 0 are held and multiplied
+            (``pyops.ops.sparse_linear``), of any weight and geometry.
 
     Raises:
         TypeError: ``weight`` is neither float32 nor bfloat16.

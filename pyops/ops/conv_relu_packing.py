@@ -12,10 +12,12 @@ from torch import Tensor
 
 HEADER_BYTES = 64
 MAGIC = b"pyopsCF\0"
+# Of a sparse weight, which has the same header (csrc/cpu/sparse_gemm/pack.h) but for its end.
+SPARSE_MAGIC = b"pyopsSP\0"
 VERSION = 1
 # By the code in the header.
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
-ALGORITHMS = ("direct", "winograd")
+ALGORITHMS = ("direct", "winograd", "sparse")
 _HEADER = struct.Struct("<8s11i12x")
 
 
@@ -45,7 +47,9 @@ def read_header(packed: Tensor) -> Header:
         raise ValueError(f"packed weight: {packed.numel()} bytes, shorter than its header of 64")
     raw = bytes(packed[:HEADER_BYTES].tolist())
     magic, version, nr, kr, dtype, _, oc, cg, kh, kw, groups, algorithm = _HEADER.unpack(raw)
-    if magic != MAGIC:
+    if magic == SPARSE_MAGIC:
+        algorithm = ALGORITHMS.index("sparse")
+    elif magic != MAGIC:
         raise ValueError("packed weight: not made by conv_relu_pack (no header)")
     if version != VERSION:
         raise ValueError(f"packed weight: version {version}, expected {VERSION}")

@@ -21,9 +21,10 @@ def conv_relu_pack_fake(weight: Tensor, groups: int, algorithm: int) -> Tensor:
     return packed_of_unknown_size(weight)
 
 
-def _weight(
+def unpack_as(
     op: str, packed: Tensor, shape: list[int], dtype: torch.dtype
 ) -> tuple[Tensor, packing.Header]:
+    """The weight of that shape and dtype in a plain packed one, and its header."""
     header, weight = packing.unpack_plain(packed)
     if list(header.shape) != list(shape):
         raise ValueError(
@@ -42,7 +43,7 @@ def conv_relu_unpack_reference(
 ) -> Tensor:
     own.unpack(packed, weight_shape, weight_dtype)
     dtype = packing.WEIGHT_DTYPES[weight_dtype]
-    return _weight("conv_relu_unpack", packed, weight_shape, dtype)[0]
+    return unpack_as("conv_relu_unpack", packed, weight_shape, dtype)[0]
 
 
 def conv_relu_unpack_fake(packed: Tensor, weight_shape: list[int], weight_dtype: int) -> Tensor:
@@ -68,7 +69,7 @@ def conv_relu_reference(
         x, packed, weight_shape, stride, padding, dilation, bias, residual, activation, low, high,
         slope,
     )  # fmt: skip
-    weight, header = _weight(own.OP, packed, weight_shape, x.dtype)
+    weight, header = unpack_as(own.OP, packed, weight_shape, x.dtype)
     groups = header.groups
     if groups != x.shape[1] // weight_shape[1]:
         raise ValueError(

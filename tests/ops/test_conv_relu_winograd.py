@@ -146,7 +146,7 @@ def test_refusals() -> None:
             ValueError, match=f"^{re.escape(takes)}but weight is {re.escape(told)}$"
         ):
             ops.conv_relu_pack(torch.zeros(shape, dtype=dtype), groups, "winograd")
-    told = r"algorithm must be one of \('direct', 'winograd'\), but is 'fft'"
+    told = r"algorithm must be one of \('direct', 'winograd', 'sparse'\), but is 'fft'"
     with pytest.raises(ValueError, match=f"^conv_relu_pack: {told}$"):
         ops.conv_relu_pack(torch.zeros(4, 4, 3, 3), 1, "fft")
 

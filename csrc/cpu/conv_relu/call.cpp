@@ -2,6 +2,7 @@
 
 #include "cpu/conv_relu/run.h"
 #include "cpu/conv_relu/winograd.h"
+#include "cpu/sparse_gemm/run.h"
 
 namespace pyops::cpu {
 
@@ -18,18 +19,10 @@ ConvReluCall::ConvReluCall(const char* op, const Value& x, const Value* residual
     : epilogue_() {
   type_ = checks::conv_dtype(op, "x", x.type);
   shape_ = checks::conv_shape(op, x, a.weight_shape, a.stride, a.padding, a.dilation);
-  const ConvHeader& h = checks::packed_conv(op, a.packed, a.weight_shape, type_);
-  STD_TORCH_CHECK(h.groups == shape_.groups, op, ": the weight is packed for ", h.groups,
-                  " groups, but x has ", shape_.c, " channels, which makes ", shape_.groups);
-  checks::conv_winograd(op, h, shape_);
+  take_weight(op, a);
   checks::channels(op, "bias", a.bias, shape_.oc);
   checks::conv_residual(op, residual, x, shape_);
   checks::conv_activation(op, a.activation, a.low, a.high, a.slope, shape_.oc);
-  kernel_ = &conv_kernel_for(type_);
-  STD_TORCH_CHECK(h.nr == kernel_->nr && (h.depthwise() || h.kr == kernel_->kr), op,
-                  ": the weight is packed as n", h.nr, "k", h.kr, ", but kernel ", kernel_->name,
-                  " takes n", kernel_->nr, "k", kernel_->kr, "; pack it again");
-  packed_ = &h;
   bias_ = dense(a.bias);
   slope_ = dense(a.slope);
   Epilogue& e = epilogue_;
@@ -43,6 +36,27 @@ ConvReluCall::ConvReluCall(const char* op, const Value& x, const Value* residual
   e.ld = shape_.oc;
 }
 
+void ConvReluCall::take_weight(const char* op, const ConvArguments& a) {
+  int64_t groups;
+  if (checks::is_sparse(a.packed)) {
+    const SparseHeader& h = checks::packed_sparse(op, a.packed, a.weight_shape, type_);
+    sparse_ = &sparse_kernel_for(static_cast<SparseProducts>(h.products));
+    checks::sparse_layout(op, h, *sparse_);
+    groups = h.groups;
+  } else {
+    const ConvHeader& h = checks::packed_conv(op, a.packed, a.weight_shape, type_);
+    checks::conv_winograd(op, h, shape_);
+    kernel_ = &conv_kernel_for(type_);
+    STD_TORCH_CHECK(h.nr == kernel_->nr && (h.depthwise() || h.kr == kernel_->kr), op,
+                    ": the weight is packed as n", h.nr, "k", h.kr, ", but kernel ", kernel_->name,
+                    " takes n", kernel_->nr, "k", kernel_->kr, "; pack it again");
+    groups = h.groups;
+  }
+  STD_TORCH_CHECK(groups == shape_.groups, op, ": the weight is packed for ", groups,
+                  " groups, but x has ", shape_.c, " channels, which makes ", shape_.groups);
+  packed_ = a.packed.const_data_ptr();
+}
+
 Value ConvReluCall::out() const {
   return value_like({shape_.n, shape_.oc, shape_.oh, shape_.ow}, type_);
 }
@@ -54,6 +68,7 @@ void ConvReluCall::run(const void* x, const void* residual, void* out, int64_t i
   Epilogue e = epilogue_;
   e.residual = residual;
   e.out = out;
+  if (sparse_ != nullptr) return run_sparse({*sparse_, packed_, shape, type_, x, e});
   const ConvCall call = {*kernel_, packed_, shape, type_, x, e};
   winograd_runs(conv_header(packed_), shape) ? run_winograd(call) : run_conv(call);
 }

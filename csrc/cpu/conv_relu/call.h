@@ -1,6 +1,6 @@
 // One float convolution: what it is asked to do, checked, and then run on pointers.
 #pragma once
-#include "checks/conv_relu.h"
+#include "checks/sparse_gemm.h"
 #include "cpu/common/driver.h"
 
 namespace pyops::cpu {
@@ -27,12 +27,16 @@ class ConvReluCall {
   void run(const void* x, const void* residual, void* out, int64_t images) const;
 
  private:
+  // Of the packed weight: its header, and the kernel that takes it.
+  void take_weight(const char* op, const ConvArguments& a);
+
   ConvShape shape_;
   Dtype type_;
   const void* packed_;
-  const ConvKernel* kernel_;
-  OptionalTensor bias_, slope_;  // contiguous
-  Epilogue epilogue_;            // lacks what run() is given
+  const ConvKernel* kernel_ = nullptr;
+  const SparseGemmKernel* sparse_ = nullptr;  // of a sparse weight; then there is no other kernel
+  OptionalTensor bias_, slope_;               // contiguous
+  Epilogue epilogue_;                         // lacks what run() is given
 };
 
 // The kernel that is allowed now: rows with bf16 products take bf16 images alone.

@@ -3,6 +3,7 @@
 
 #include "cpu/common/nhwc.h"
 #include "cpu/conv_relu/call.h"
+#include "cpu/sparse_gemm/pack_parallel.h"
 
 namespace pyops::cpu {
 namespace {
@@ -15,7 +16,8 @@ Tensor conv_relu_pack(const Tensor& weight, int64_t groups, int64_t algorithm) {
   const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
   checks::conv_weight_shape(op, shape);
   checks::conv_groups(op, shape[0], groups);
-  checks::code(op, "algorithm", algorithm, 2);
+  checks::code(op, "algorithm", algorithm, 3);
+  if (algorithm == kSparseAlgorithm) return new_sparse(op, weight, groups);
   const Tensor w = dense(weight);
   const ConvHeader h = conv_header_of(conv_kernel_for(type), type, shape[0], shape[1], shape[2],
                                       shape[3], groups, static_cast<ConvAlgorithm>(algorithm));
@@ -36,6 +38,7 @@ Tensor conv_relu_unpack(const Tensor& packed, std::vector<int64_t> weight_shape,
   const char* op = "conv_relu_unpack";
   checks::conv_weight_shape(op, weight_shape);
   checks::code(op, "weight_dtype", weight_dtype, 2);
+  if (checks::is_sparse(packed)) return new_unpacked(op, packed, weight_shape, weight_dtype);
   checks::packed_conv(op, packed, weight_shape, static_cast<Dtype>(weight_dtype));
   const Tensor w = new_tensor(weight_shape, kTypes[weight_dtype]);
   unpack_conv(packed.const_data_ptr(), w.mutable_data_ptr());

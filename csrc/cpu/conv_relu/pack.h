@@ -23,6 +23,8 @@ namespace pyops::cpu {
 constexpr int64_t kConvLanes = 16;
 
 enum class ConvAlgorithm : int { direct, winograd };
+// What conv_relu_pack leaves to sparse_gemm, whose weights have a header of their own.
+constexpr int64_t kSparseAlgorithm = 2;
 
 struct ConvHeader {
   char magic[8];

@@ -1,0 +1,72 @@
+"""``sparse_linear``: fp32 weights of a share of zeros, against the dense products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from case import Call, Case, WrongResultError, sqnr_db
+from torch import Tensor
+
+from pyops import ops
+from pyops.testing.cases.sparse_gemm import LinearCase, masked
+
+# M, K, N.
+SHAPES = ((128, 768, 768), (128, 768, 3072), (128, 3072, 768), (512, 2048, 2048), (256, 4096, 4096))
+ODD = ((7, 1000, 1001), (33, 257, 129), (127, 767, 3071))
+FEW = ((1, 4096, 4096), (16, 768, 3072), (32, 768, 768))
+TINY = ((3, 37, 19), (70, 64, 64))
+SETS = {"all": SHAPES + ODD + FEW, "main": SHAPES, "odd": ODD, "few": FEW, "tiny": TINY}
+SPARSITIES = (0.7, 0.8, 0.9, 0.95)
+# How many outputs share a pattern.
+PATTERNS = {"unstructured": 1, "block 32x1": 32}
+PEER_SQNR_DB = 60.0
+
+
+def cases(shapes: str) -> Iterator[Case]:
+    """Yield every case of ``shapes``: "all", "main", "odd", "few" or "tiny"."""
+    for pattern, shared in PATTERNS.items():
+        for m, k, n in SETS[shapes]:
+            for sparsity in SPARSITIES:
+                yield linear(m, k, n, sparsity, pattern, shared)
+
+
+def linear(m: int, k: int, n: int, sparsity: float, pattern: str, shared: int) -> Case:
+    """A Linear with a bias; peers multiply by all of the weight, or have a format of their own."""
+    rng = torch.Generator().manual_seed(0)
+    x, bias = torch.randn(m, k, generator=rng), torch.randn(n, generator=rng)
+    weight = masked(torch.randn(n, k, generator=rng), 1 - sparsity, shared, 1)
+
+    def make_ours() -> Call:
+        packed = ops.sparse_pack(weight)
+        return lambda: ops.sparse_linear(x, packed, n, bias=bias)
+
+    exact, bound = LinearCase(x, weight, bias).exact()
+    entries = int((weight != 0).sum())
+    return Case(
+        kind="sparse",
+        op="sparse_gemm",
+        peak="fma_zmm",
+        kernel="",
+        name=f"{pattern} {sparsity:.0%} {m}x{k}x{n}",
+        operations=2.0 * m * entries,
+        bytes_moved=4.0 * (x.numel() + m * n) + 6.0 * entries,
+        make_ours=make_ours,
+        check_ours=lambda result: expect_within(result, exact, bound),
+        check_peer=lambda result: expect_close(result, exact),
+        tensors={"x": x, "weight": weight, "bias": bias},
+        geometry={},
+    )
+
+
+def expect_within(result: Tensor, exact: Tensor, bound: Tensor) -> None:
+    """Raise WrongResultError where the error is larger than its bound."""
+    excess = (result.double() - exact).abs() / bound
+    if not bool((excess <= 1).all()):
+        raise WrongResultError(f"is off by {excess.max().item():.2f} times the bound")
+
+
+def expect_close(result: Tensor, exact: Tensor) -> None:
+    """Raise WrongResultError where the error is larger than float32 explains."""
+    if (quality := sqnr_db(result, exact)) < PEER_SQNR_DB:
+        raise WrongResultError(f"SQNR is {quality:.1f} dB, expected at least {PEER_SQNR_DB} dB")

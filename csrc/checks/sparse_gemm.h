@@ -1,0 +1,33 @@
+// Argument checks of products with a sparse weight, made before a pointer is touched. The words are
+// those of pyops/ops/sparse_gemm_checks.py and conv_relu_checks.py.
+#pragma once
+#include "checks/conv_relu.h"
+#include "cpu/sparse_gemm/pack.h"
+
+namespace pyops::checks {
+
+// The header of a sparse weight of that shape and type.
+inline const cpu::SparseHeader& packed_sparse(const char* op, const Tensor& t, cpu::Ints shape,
+                                              cpu::Dtype type) {
+  const void* bytes = packed_bytes(op, "sparse_pack", t);
+  const char* problem = cpu::sparse_problem(bytes, t.numel());
+  STD_TORCH_CHECK(problem == nullptr, op, ": packed weight: ", problem ? problem : "");
+  const cpu::SparseHeader& h = cpu::sparse_header(bytes);
+  packed_conv_shape(op, h, shape, type);
+  return h;
+}
+
+// Whether `t` holds a sparse weight; whatever else it holds is for others to check.
+inline bool is_sparse(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Byte && t.is_cpu() && t.is_contiguous() &&
+         cpu::is_sparse(t.const_data_ptr(), t.numel());
+}
+
+inline void sparse_layout(const char* op, const cpu::SparseHeader& h,
+                          const cpu::SparseGemmKernel& kernel) {
+  STD_TORCH_CHECK(h.nr == kernel.nr && h.kr == kernel.kr, op, ": the weight is packed as n", h.nr,
+                  "k", h.kr, ", but kernel ", kernel.name, " takes n", kernel.nr, "k", kernel.kr,
+                  "; pack it again");
+}
+
+}  // namespace pyops::checks

@@ -1,0 +1,181 @@
+// Sparse products with tokens in lanes, in float32. Include after epilogue_float.inl.h and
+// fused_*.inl.h. The kernel file provides
+//
+//   kVecs        vectors of a tile: nr = kVecs * kLanes
+//   kQuadVecs    of those, how many times 4 sums stay in registers
+//   Four         four weights; load_four(p), and spread<i>(four): weight i in all lanes
+
+constexpr int kTokens = kVecs * kLanes;
+
+// Copies, so that nothing has to be aligned.
+template <class T>
+inline T read(const char* from) {
+  T value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+// Where x of an item's entry i begins.
+inline const float* row_of(const char* x, uint64_t at, int i) {
+  return reinterpret_cast<const float*>(x + ((at >> (16 * i)) & 0xffff));
+}
+
+inline float* sums_of(const SparseSection& t, int row) {
+  return static_cast<float*>(t.sums) + (row < kSpareRow ? row : kSpareRow) * kTokens;
+}
+
+template <int V>
+inline void begin_sums(const float* from, bool first, F32 (&acc)[V]) {
+  PYOPS_UNROLL
+  for (int v = 0; v < V; ++v) acc[v] = first ? set1(0.0f) : load(from + v * kLanes);
+}
+
+template <int V>
+inline void add_products(F32 w, const float* x, F32 (&acc)[V]) {
+  PYOPS_UNROLL
+  for (int v = 0; v < V; ++v) acc[v] = fma(w, load(x + v * kLanes), acc[v]);
+}
+
+template <int V>
+inline void end_sums(const F32 (&acc)[V], float* to) {
+  PYOPS_UNROLL
+  for (int v = 0; v < V; ++v) store(to + v * kLanes, acc[v]);
+}
+
+// Runs of two outputs: an entry of one and an entry of the other, whose sums do not wait for one
+// another.
+template <int V>
+const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
+  const char* x = static_cast<const char*>(t.x);
+  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
+    const auto run = read<SparsePair>(p);
+    p += sizeof run;
+    if ((t.end - p) / int64_t{sizeof(SparsePairItem)} < run.items) break;
+    float *to_a = sums_of(t, run.rows[0]), *to_b = sums_of(t, run.rows[1]);
+    F32 a[V], b[V];
+    begin_sums(to_a, t.first, a);
+    begin_sums(to_b, t.first, b);
+    for (const char* end = p + run.items * sizeof(SparsePairItem); p != end;
+         p += sizeof(SparsePairItem)) {
+      const auto at = read<uint64_t>(p);
+      const Four w = load_four(p + sizeof at);
+      add_products(spread<0>(w), row_of(x, at, 0), a);
+      add_products(spread<1>(w), row_of(x, at, 1), b);
+      add_products(spread<2>(w), row_of(x, at, 2), a);
+      add_products(spread<3>(w), row_of(x, at, 3), b);
+    }
+    end_sums(a, to_a);
+    end_sums(b, to_b);
+  }
+  return p;
+}
+
+// One run of 4 outputs that share their entries' k, over V vectors from `lane` on.
+template <int V>
+inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* p, int lane) {
+  const char* x = static_cast<const char*>(t.x) + lane * 4;
+  F32 acc[4][V];
+  PYOPS_UNROLL
+  for (int i = 0; i < 4; ++i) begin_sums(sums_of(t, run.rows[i]) + lane, t.first, acc[i]);
+  for (const char* end = p + run.items * sizeof(SparseQuadItem); p != end;
+       p += sizeof(SparseQuadItem)) {
+    const float* from = reinterpret_cast<const float*>(x + read<uint16_t>(p));
+    const Four w = load_four(p + 4);
+    F32 line[V];
+    PYOPS_UNROLL
+    for (int v = 0; v < V; ++v) line[v] = load(from + v * kLanes);
+    const F32 four[4] = {spread<0>(w), spread<1>(w), spread<2>(w), spread<3>(w)};
+    PYOPS_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      PYOPS_UNROLL
+      for (int v = 0; v < V; ++v) acc[i][v] = fma(four[i], line[v], acc[i][v]);
+    }
+  }
+  PYOPS_UNROLL
+  for (int i = 0; i < 4; ++i) end_sums(acc[i], sums_of(t, run.rows[i]) + lane);
+}
+
+template <int V>
+void add_quads(const SparseSection& t, const char* p, int64_t runs) {
+  constexpr int kPass = V < kQuadVecs ? V : kQuadVecs;
+  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
+    const auto run = read<SparseQuad>(p);
+    p += sizeof run;
+    if ((t.end - p) / int64_t{sizeof(SparseQuadItem)} < run.items) break;
+    int v = 0;
+    for (; v + kPass <= V; v += kPass) add_quad<kPass>(t, run, p, v * kLanes);
+    for (; v < V; ++v) add_quad<1>(t, run, p, v * kLanes);
+    p += run.items * sizeof(SparseQuadItem);
+  }
+}
+
+template <int V>
+void multiply_vecs(const SparseSection& t) {
+  const auto counts = read<SparseCounts>(t.section);
+  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs);
+  add_quads<V>(t, p, counts.quads);
+}
+
+template <int V = kVecs>
+inline void multiply_section(const SparseSection& t) {
+  if constexpr (V > 1) {
+    if (t.tokens <= (V - 1) * kLanes) return multiply_section<V - 1>(t);
+  }
+  multiply_vecs<V>(t);
+}
+
+// kLanes tokens by at most kLanes values of k, which lie in one segment.
+inline void transpose_tokens(const SparseTokens& t, const void* const* rows, int lane, int64_t at,
+                             int count, float* out) {
+  F32 vecs[kLanes];
+  PYOPS_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
+    const int token = lane + i < t.tokens ? lane + i : t.tokens - 1;
+    vecs[i] = load_float(rows[token], t.type, at, count);
+  }
+  transpose(vecs);
+  if (count == kLanes) {
+    PYOPS_UNROLL
+    for (int i = 0; i < kLanes; ++i) store(out + i * kTokens, vecs[i]);
+    return;
+  }
+  PYOPS_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
+    if (i < count) store(out + i * kTokens, vecs[i]);
+  }
+}
+
+inline void transpose_block(const SparseTokens& t) {
+  float* out = static_cast<float*>(t.out) + t.first;
+  int64_t segment = t.k0 / t.depth, d = t.k0 % t.depth;
+  for (int64_t k = t.k0; k < t.k1;) {
+    const int count = static_cast<int>(min64(kLanes, min64(t.depth - d, t.k1 - k)));
+    for (int lane = 0; lane < t.tokens; lane += kLanes) {
+      transpose_tokens(t, t.rows + segment * t.tokens, lane, t.offset + d, count, out + lane);
+    }
+    out += count * kTokens;
+    k += count;
+    d += count;
+    if (d == t.depth) d = 0, ++segment;
+  }
+}
+
+// kLanes tokens of all columns at a time: rows of the output may be 4 KiB apart, and share a set of
+// the first-level cache.
+inline void finish_section(const SparseSums& t) {
+  alignas(64) float tile[kLanes * kSectionRows];
+  const FinishFloatFn finish = finish_float_for(*t.epilogue);
+  for (int lane = 0; lane < t.tokens; lane += kLanes) {
+    const float* from = static_cast<const float*>(t.sums) + lane;
+    for (int col = 0; col < t.cols; col += kLanes) {
+      F32 vecs[kLanes];
+      PYOPS_UNROLL
+      for (int i = 0; i < kLanes; ++i) vecs[i] = load(from + (col + i) * kTokens);
+      transpose(vecs);
+      PYOPS_UNROLL
+      for (int i = 0; i < kLanes; ++i) store(tile + i * kSectionRows + col, vecs[i]);
+    }
+    const int rows = t.tokens - lane < kLanes ? t.tokens - lane : kLanes;
+    finish(*t.epilogue, tile, kSectionRows, t.m0 + lane, rows, t.n0, t.cols);
+  }
+}

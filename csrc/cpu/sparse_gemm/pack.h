@@ -1,0 +1,102 @@
+// The packed weight.
+//
+//   byte 0   SparseHeader                                                             64 bytes
+//       64   int64 begin[parts + 1]: where each section begins, and the last one ends
+//            sections: [group][block of kc values of k][kSectionRows outputs of the group]
+//            zeros up to a multiple of 64 bytes
+//
+//   section  SparseCounts
+//            runs of two outputs:   SparsePair, then its items      two entries of either output
+//            runs of four outputs:  SparseQuad, then its items      one entry of each output
+//
+// An item's `at` is where x[k] begins in a block of x: (k - k0) * nr * 4 bytes. Outputs of a pair
+// have about the same number of entries; what is missing has weight 0 and points to row kc of the
+// block, which is zero. Four adjacent outputs become a quad where they share most of their k; what
+// one of them lacks has weight 0. In the first block of k all outputs occur, in the others those
+// that have entries.
+//
+// K runs over taps and channels in order of (ky, kx, c). Only what is not 0 is an entry.
+#pragma once
+#include "cpu/sparse_gemm/sparse_gemm.h"
+
+namespace pyops::cpu {
+
+struct SparseHeader {
+  char magic[8];
+  int32_t version, nr, kr;
+  int32_t type;      // Dtype of the weight: f32 or bf16
+  int32_t products;  // SparseProducts of the kernel
+  int32_t oc, cg, kh, kw, groups;
+  int32_t kc;  // values of k in a block
+  int32_t pad;
+  int64_t bytes;  // of all
+
+  int64_t taps() const { return int64_t{kh} * kw; }
+  int64_t k() const { return taps() * cg; }
+  int64_t group_oc() const { return oc / groups; }
+  int64_t sections() const { return (group_oc() + kSectionRows - 1) / kSectionRows; }
+  int64_t blocks() const { return (k() + kc - 1) / kc; }
+  int64_t parts() const { return groups * blocks() * sections(); }
+};
+static_assert(sizeof(SparseHeader) == 64, "pyops/ops/sparse_gemm_packing.py reads these bytes");
+
+struct SparseCounts {
+  uint32_t pairs, quads;
+};
+struct SparsePair {
+  uint16_t rows[2];
+  uint32_t items;
+};
+struct SparsePairItem {
+  uint16_t at[4];  // of outputs 0, 1, 0, 1
+  float w[4];
+};
+struct SparseQuad {
+  uint16_t rows[4];
+  uint32_t items;
+};
+struct SparseQuadItem {
+  uint16_t at, zero;
+  float w[4];
+};
+
+// A weight [oc][cg][kh][kw] as `kernel` takes it: the header, all but its length.
+SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const int64_t* shape,
+                              int64_t groups);
+// Null, or what is wrong with the bytes: no header, another version, another length.
+const char* sparse_problem(const void* packed, int64_t bytes);
+// Whether the bytes, which are those of any packed weight, begin as a sparse one.
+bool is_sparse(const void* packed, int64_t bytes);
+
+inline const SparseHeader& sparse_header(const void* packed) {
+  return *static_cast<const SparseHeader*>(packed);
+}
+inline const int64_t* sparse_begins(const void* packed) {
+  return reinterpret_cast<const int64_t*>(static_cast<const char*>(packed) + 64);
+}
+inline int64_t sparse_part(const SparseHeader& h, int64_t group, int64_t block, int64_t section) {
+  return (group * h.blocks() + block) * h.sections() + section;
+}
+
+// Writes one section of a weight [oc][cg][kh][kw] of the header's type; null: counts. Returns how
+// many bytes it takes.
+int64_t pack_section(const SparseHeader& header, const void* w, int64_t part, char* out);
+
+// A weight in memory: entry (row of all groups, k) stands at row * row_step + place of k.
+struct SparseMatrix {
+  void* data;
+  Dtype type;
+  int64_t row_step, k_step;  // elements; k_step counts where there is one tap
+
+  int64_t place(const SparseHeader& h, int64_t row, int64_t k) const {
+    const int64_t taps = h.taps();
+    return row * row_step + (taps == 1 ? k * k_step : k % h.cg * taps + k / h.cg);
+  }
+};
+
+// Writes the entries of parts [first, last) to the matrix; the rest of it is left as it is.
+void unpack_sparse(const void* packed, int64_t first, int64_t last, const SparseMatrix& to);
+// Gives the entries of parts [first, last) the values that they have in the matrix.
+void refresh_sparse(void* packed, int64_t first, int64_t last, const SparseMatrix& from);
+
+}  // namespace pyops::cpu

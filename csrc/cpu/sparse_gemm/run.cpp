@@ -1,0 +1,170 @@
+#include "cpu/sparse_gemm/run.h"
+
+#include <cstring>
+#include <vector>
+
+#include "cpu/common/buffer.h"
+#include "cpu/conv_relu/rows.h"
+#include "cpu/conv_relu/work.h"
+
+namespace pyops::cpu {
+namespace {
+
+// Sections whose sums stay in L2 while the blocks of k pass.
+constexpr int64_t kMostSections = 16;
+constexpr int64_t kElement = 4;  // bytes of x in a block, and of a sum
+
+struct Plan {
+  const SparseCall& call;
+  const SparseHeader& header;
+  ConvInput input;
+  int64_t tiles, columns;  // columns: sections of all groups
+
+  int64_t line() const { return header.nr * kElement; }
+  int64_t tables_bytes() const { return round_up(header.taps() * header.nr * 8, 64); }
+  // An item may point anywhere up to kBlockReach.
+  int64_t block_bytes() const { return kBlockReach + line(); }
+  int64_t section_bytes() const { return (kSectionRows + 1) * line(); }
+  // One thread's tables of pointers, block of x and sums.
+  int64_t scratch_bytes() const {
+    const int64_t sections = min64(kMostSections, header.sections());
+    return round_up(tables_bytes() + block_bytes() + sections * section_bytes(), 64);
+  }
+};
+
+// The tokens of a tile, in strips of as many as fill_rows takes.
+struct Tile {
+  int64_t m0;
+  int tokens;
+  const void** tables;  // of all strips, one after another
+
+  int in_strip(int first) const { return static_cast<int>(min64(kConvPixels, tokens - first)); }
+};
+
+// Sections [first, first + count) of one group.
+struct Columns {
+  int64_t group, first, count;
+};
+
+void fill_tables(const Plan& p, const Tile& tile) {
+  const void** rows = tile.tables;
+  for (int first = 0; first < tile.tokens; first += kConvPixels) {
+    const int tokens = tile.in_strip(first);
+    fill_rows(p.input, tile.m0 + first, tokens, rows);
+    rows += p.header.taps() * tokens;
+  }
+}
+
+// Values [k0, k1) of the tile's tokens, and the zeros behind the block.
+void fill_block(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int64_t k1,
+                char* block) {
+  const SparseHeader& h = p.header;
+  const void* const* rows = tile.tables;
+  for (int first = 0; first < tile.tokens; first += kConvPixels) {
+    const int tokens = tile.in_strip(first);
+    p.call.kernel.tokens({rows, h.cg, group * h.cg, p.call.type, tokens, first, k0, k1, block});
+    rows += h.taps() * tokens;
+  }
+  std::memset(block + h.kc * p.line(), 0, static_cast<size_t>(p.line()));
+}
+
+void run_columns(const Plan& p, const Tile& tile, const Columns& c, char* block, char* sums) {
+  const SparseHeader& h = p.header;
+  const char* packed = static_cast<const char*>(p.call.packed);
+  for (int64_t b = 0; b < h.blocks(); ++b) {
+    const int64_t k0 = b * h.kc;
+    fill_block(p, tile, c.group, k0, min64(h.k(), k0 + h.kc), block);
+    const int64_t* begins = sparse_begins(p.call.packed) + sparse_part(h, c.group, b, c.first);
+    for (int64_t i = 0; i < c.count; ++i) {
+      p.call.kernel.multiply({packed + begins[i], packed + begins[i + 1], block,
+                              sums + i * p.section_bytes(), tile.tokens, b == 0});
+    }
+  }
+  for (int64_t i = 0; i < c.count; ++i) {
+    const int64_t n0 = (c.first + i) * kSectionRows;
+    p.call.kernel.finish({sums + i * p.section_bytes(), tile.tokens,
+                          static_cast<int>(min64(kSectionRows, h.group_oc() - n0)), tile.m0,
+                          c.group * h.group_oc() + n0, &p.call.epilogue});
+  }
+}
+
+// One tile by columns [column, end).
+void run_tile(const Plan& p, int64_t index, int64_t column, int64_t end, char* scratch) {
+  const SparseHeader& h = p.header;
+  const int64_t m0 = index * h.nr;
+  const Tile tile = {m0, static_cast<int>(min64(h.nr, p.input.shape.pixels() - m0)),
+                     reinterpret_cast<const void**>(scratch)};
+  char* block = scratch + p.tables_bytes();
+  fill_tables(p, tile);
+  while (column < end) {
+    const int64_t group = column / h.sections(), first = column % h.sections();
+    const int64_t count = min64(min64(end - column, h.sections() - first), kMostSections);
+    run_columns(p, tile, {group, first, count}, block, block + p.block_bytes());
+    column += count;
+  }
+}
+
+// Where each of `parts` threads begins, so that all have about the same bytes of entries.
+std::vector<int64_t> balanced_columns(const Plan& p, int64_t parts) {
+  const SparseHeader& h = p.header;
+  const int64_t* begins = sparse_begins(p.call.packed);
+  std::vector<int64_t> starts = {0};
+  const auto all = static_cast<double>(begins[h.parts()] - begins[0]);
+  double before = 0;
+  for (int64_t column = 0; column < p.columns; ++column) {
+    const int64_t part = sparse_part(h, column / h.sections(), 0, column % h.sections());
+    double own = 0;
+    for (int64_t b = 0; b < h.blocks(); ++b) {
+      const int64_t* at = begins + part + b * h.sections();
+      own += static_cast<double>(at[1] - at[0]);
+    }
+    const double share = all * static_cast<double>(starts.size()) / static_cast<double>(parts);
+    if (before + own / 2 > share && static_cast<int64_t>(starts.size()) < parts) {
+      starts.push_back(column);
+    }
+    before += own;
+  }
+  while (static_cast<int64_t>(starts.size()) <= parts) starts.push_back(p.columns);
+  return starts;
+}
+
+Grid split(const Plan& p) {
+  const ConvShape& s = p.input.shape;
+  const auto bytes = static_cast<double>(p.header.bytes);
+  const double entries = bytes / sizeof(SparsePairItem) * 4;
+  const double tile = static_cast<double>(p.header.nr) * entries / static_cast<double>(p.columns);
+  return split_work({static_cast<int64_t>(static_cast<double>(s.pixels()) * entries), tile, p.tiles,
+                     p.columns, 1.0 * s.n * s.h * s.w * s.c * p.input.element, bytes});
+}
+
+}  // namespace
+
+void run_sparse(const SparseCall& call) {
+  static thread_local Buffer scratch, zeros;
+  const SparseHeader& h = sparse_header(call.packed);
+  const ConvShape& s = call.shape;
+  const int64_t element = dtype_bytes(call.type);
+  const char* x = static_cast<const char*>(call.x);
+  void* zero = zeros.get(s.c * element);
+  std::memset(zero, 0, static_cast<size_t>(s.c * element));
+  const Plan p = {call,
+                  h,
+                  {s, x, element, x + s.n * s.h * s.w * s.c * element,
+                   static_cast<const char*>(zero), false, false},
+                  (s.pixels() + h.nr - 1) / h.nr,
+                  h.groups * h.sections()};
+  const Grid grid = split(p);
+  const std::vector<int64_t> columns = balanced_columns(p, grid.tn);
+  const int64_t bytes = p.scratch_bytes();
+  char* own = static_cast<char*>(scratch.get(grid.tm * grid.tn * bytes));
+  parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t last = grid.row_end(i, p.tiles), part = i % grid.tn;
+      for (int64_t tile = grid.row(i, p.tiles); tile < last; ++tile) {
+        run_tile(p, tile, columns[part], columns[part + 1], own + i * bytes);
+      }
+    }
+  });
+}
+
+}  // namespace pyops::cpu
