@@ -17,7 +17,7 @@ from . import sparse_gemm_reference as plain
 from .conv_relu_checks import dtype as check_dtype
 from .conv_relu_packing import WEIGHT_DTYPES
 from .define import define
-from .epilogue import ACTIVATION_CODE, ACTIVATIONS
+from .epilogue import ACTIVATION_CODE
 
 OP = "sparse_gemm"
 

@@ -45,7 +45,7 @@ def test_every_tail(kernel: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_blocks_of_k_and_sections(kernel: str, dtype: torch.dtype) -> None:
-    """More outputs than keep their sums in a cache, more k than a block, more tiles than threads."""
+    """More outputs than sums stay in a cache, more k than a block, more tiles than threads."""
     for seed, (m, n, k) in enumerate(((3, 1100, 70), (200, 130, 1000), (130, 67, 600))):
         check(linear_case(m, n, k, seed + 1, dtype), kernel)
 

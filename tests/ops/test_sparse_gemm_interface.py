@@ -57,13 +57,13 @@ def test_refusals(op: str, arguments: dict[str, Any], error: type[Exception], to
         (
             torch.ones(3, 7),
             6,
-            "the packed weight is [6, 8, 1, 1], but weight_shape is [6, 7, 1, 1]",
+            "[6, 8, 1, 1], but weight_shape is [6, 7, 1, 1]",
         ),
-        (X, 5, "the packed weight is [6, 8, 1, 1], but weight_shape is [5, 8, 1, 1]"),
+        (X, 5, "[6, 8, 1, 1], but weight_shape is [5, 8, 1, 1]"),
         (
             X.bfloat16(),
             6,
-            "the packed weight is torch.float32, which goes with x of the same dtype",
+            "torch.float32, which goes with x of the same dtype",
         ),
     ],
 )
@@ -80,7 +80,7 @@ def test_grad_is_refused() -> None:
 
 def test_a_dense_weight_is_refused() -> None:
     packed = ops.conv_relu_pack(WEIGHT[..., None, None])
-    with pytest.raises(RuntimeError, match="packed must be the 1-D torch.uint8 tensor that sparse"):
+    with pytest.raises(RuntimeError, match=r"packed must be the 1-D torch\.uint8"):
         ops.sparse_linear(X, packed, 6)
 
 
