@@ -7,7 +7,15 @@ from case import Call, Case
 from conv_cases import float_call
 
 NAME = "torch fp32"
-KINDS = ("linear", "model", "static_conv", "convnet int8", "convnet fp32", "convnet bf16")
+KINDS = (
+    "linear",
+    "model",
+    "static_conv",
+    "convnet int8",
+    "convnet fp32",
+    "convnet bf16",
+    "convnet pruned",
+)
 SLOW = False
 FLOAT = True
 
