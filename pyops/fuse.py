@@ -70,9 +70,9 @@ def fuse(
         algorithm: "auto", "direct" or "sparse". Of float32 convolutions with 3 x 3 taps, stride 1,
             dilation 1, one group and at least 32 channels on either side "auto" makes Winograd's
             F(2x2, 3x3): 16 products for every 36, errors of the same size (``pyops.ops.conv_relu``
-            states the bounds), 25 / 9 of the memory for the weight. Infinities may become NaN, and values
-            above 2**126 may overflow. "sparse": as "auto", but weights with so many zeros that it
-            pays are packed sparse (``pyops.ops.sparse_linear``).
+            states the bounds), 25 / 9 of the memory for the weight. Infinities may become NaN, and
+            values above 2**126 may overflow. "sparse": as "auto", but weights with so many zeros
+            that it pays are packed sparse (``pyops.ops.sparse_linear``).
         inplace: convert ``model`` itself and free each float weight as it goes.
 
     Returns:
