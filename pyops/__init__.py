@@ -9,9 +9,10 @@ from .fuse import fuse
 from .serialize import load, save
 
 if TYPE_CHECKING:
+    from .prune.prune import prune
     from .quantize.quantize import quantize
 else:
-    from . import quantize  # the package is callable; see its docstring
+    from . import prune, quantize  # callable packages; see their docstrings
 
 try:
     __version__ = version("torch-pyops")
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "nn",
     "ops",
+    "prune",
     "quantize",
     "save",
 ]
