@@ -1,4 +1,4 @@
-"""``pyops.prune(model)``: layers with weights removed.
+"""``pyops.prune(model)``: layers with weights removed; ``pyops.prune.Pruner``: step by step.
 
 The name is both this package and the function, as with ``pyops.quantize``.
 """
@@ -11,9 +11,12 @@ from types import ModuleType
 from typing import Any
 
 from .prune import prune
+from .pruner import Pruner
+from .regularizer import regularizer
+from .schedule import CubicSchedule
 from .unmask import unmask
 
-__all__ = ["prune", "unmask"]
+__all__ = ["CubicSchedule", "Pruner", "prune", "regularizer", "unmask"]
 
 
 class _CallablePackage(ModuleType):
