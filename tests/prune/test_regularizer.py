@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import pytest
@@ -10,12 +9,9 @@ import torch
 from torch import nn
 
 import pyops
-from pyops.prune import regularizer
 from pyops.prune.matrix import matrix_of
 from pyops.prune.patterns import pattern_of
-
-
-KINDS = importlib.import_module("pyops.prune.regularizer").KINDS  # the function has its name
+from pyops.prune.regularizer import KINDS, regularizer
 
 
 def net() -> nn.Sequential:
@@ -44,8 +40,8 @@ def test_group_lasso(name):
     pattern = pattern_of(name)
     value = regularizer(model, "group_lasso", pattern=name)
     assert float(value) == pytest.approx(expected(model, pattern.rows, pattern.cols, False))
+    penalty = KINDS["group_lasso"]
     for layer in (model[0], model[2]):
-        penalty = KINDS["group_lasso"]
         assert torch.autograd.gradcheck(lambda w: penalty(matrix_of(w), pattern), layer.weight)
 
 
