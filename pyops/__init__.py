@@ -9,8 +9,10 @@ from .fuse import fuse
 from .serialize import load, save
 
 if TYPE_CHECKING:
-    from .prune.prune import prune
+    from .prune import CallablePackage as _Prune
     from .quantize.quantize import quantize
+
+    prune: _Prune
 else:
     from . import prune, quantize  # callable packages; see their docstrings
 

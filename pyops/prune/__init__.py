@@ -1,6 +1,7 @@
 """``pyops.prune(model)``: layers with weights removed; ``pyops.prune.Pruner``: step by step.
 
-The name is both this package and the function, as with ``pyops.quantize``.
+The name is both this package and the function, as with ``pyops.quantize``. Type checkers see an
+instance of the class below.
 """
 
 from __future__ import annotations
@@ -18,12 +19,20 @@ from .unmask import unmask
 
 __all__ = ["CubicSchedule", "Pruner", "prune", "regularizer", "unmask"]
 
+_Pruner, _CubicSchedule = Pruner, CubicSchedule
 
-class _CallablePackage(ModuleType):
+
+class CallablePackage(ModuleType):
+    """The package, which can be called."""
+
     __call__ = staticmethod(prune)
+    Pruner = _Pruner
+    CubicSchedule = _CubicSchedule
+    regularizer = staticmethod(regularizer)
+    unmask = staticmethod(unmask)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return importlib.import_module, (self.__name__,)
 
 
-sys.modules[__name__].__class__ = _CallablePackage
+sys.modules[__name__].__class__ = CallablePackage

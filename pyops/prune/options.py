@@ -25,7 +25,10 @@ class Options:
     @property
     def label(self) -> str:
         """What records say."""
-        return f"pruned: {self.pattern.name}, {self.criterion.name}, by {self.scope}"
+        label = f"pruned: {self.pattern.name}, {self.criterion.name}"
+        if self.pattern.sparsity is not None:
+            return label  # each group loses its share
+        return f"{label}, by {'output' if self.criterion.by_row else self.scope}"
 
 
 def make_options(

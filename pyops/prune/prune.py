@@ -92,6 +92,7 @@ def prune(
             ``strict`` is violated; a layer is sparser than that already; calibration is empty or
             leads to NaN or Inf in a layer (which is named).
     """
+    # Here goes pattern "channel", which needs no mask: it makes layers smaller.
     options = make_options(sparsity, retain, pattern, criterion, scope, generator)
     check_model(model, inplace, "prune")
     _check_data(options, calibration, forward, loss)

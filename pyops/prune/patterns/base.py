@@ -111,7 +111,6 @@ def pattern_of(name: str, workflow: str = "prune") -> Pattern:
         TypeError: not a string.
         ValueError: no pattern has that name, or its numbers make no sense.
     """
-    # "channel", which changes shapes and needs no mask, is to be taken before this is called.
     if not isinstance(name, str):
         raise TypeError(f"{workflow}: pattern is a {type(name).__name__}, expected a str")
     for row in PATTERNS:
