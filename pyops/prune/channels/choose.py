@@ -1,0 +1,101 @@
+"""Which channels leave: per group or over all, to a multiple that kernels like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .groups import ChannelGroup
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``removed``: by index of the group, the channels that leave, rising. ``notes``: roundings."""
+
+    removed: dict[int, Tensor]
+    notes: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``sparsity``: the share that leaves; ``least``: what stays of each group."""
+
+    sparsity: float
+    round_to: int
+    least: int
+
+
+def choose(
+    groups: Sequence[ChannelGroup], scores: Mapping[int, Tensor], scope: str, limits: Limits
+) -> Choice:
+    """The channels with the lowest scores; of equal ones, the last leave first.
+
+    Raises:
+        ValueError: ``least`` leaves fewer channels than ``sparsity`` removes.
+    """
+    wanted = _SCOPES[scope](groups, scores, limits)
+    removed, notes = {}, {}
+    for index, share in wanted.items():
+        size = groups[index].size
+        keep = rounded(size, share, limits)
+        if keep != share:
+            notes[index] = f"{keep} stay and not {share}: round_to={limits.round_to}"
+            if keep == limits.least:
+                notes[index] += f", least={limits.least}"
+        best = torch.sort(scores[index], descending=True, stable=True).indices
+        removed[index] = best[keep:].sort().values
+    return Choice(removed, notes)
+
+
+def rounded(size: int, wanted: int, limits: Limits) -> int:
+    """How many of ``size`` channels stay, where ``wanted`` would.
+
+    The nearest of ``size`` and the multiples of ``round_to`` below it, the larger of two as near;
+    ``wanted`` itself in a group that is smaller than ``round_to``. At least ``least`` stay.
+    """
+    least = min(size, limits.least)
+    if size < limits.round_to:
+        return max(wanted, least)
+    fits = [n for n in range(limits.round_to, size, limits.round_to) if n >= least]
+    return min((*fits, size), key=lambda n: (abs(n - wanted), -n))
+
+
+def _per_group(
+    groups: Sequence[ChannelGroup], scores: Mapping[int, Tensor], limits: Limits
+) -> dict[int, int]:
+    return {i: groups[i].size - round(groups[i].size * limits.sparsity) for i in scores}
+
+
+def _over_all(
+    groups: Sequence[ChannelGroup], scores: Mapping[int, Tensor], limits: Limits
+) -> dict[int, int]:
+    """One threshold over each score divided by the mean of its group, so that groups compare."""
+    relative, owner = [], []
+    for index, own in scores.items():
+        mean = own.mean()
+        even = torch.ones_like(own) if float(mean) == 0 else own / mean
+        order = torch.sort(even, descending=True, stable=True).values
+        relative.append(order[min(limits.least, len(order)) :])  # the best ones stay
+        owner.append(torch.full((len(relative[-1]),), index))
+    total = sum(groups[index].size for index in scores)
+    count = round(total * limits.sparsity)
+    free = sum(map(len, owner))
+    if count > free:
+        raise ValueError(
+            f"prune_channels: sparsity={limits.sparsity} removes {count} of {total} channels, but "
+            f"least={limits.least} lets only {free} of them go"
+        )
+    lowest = torch.sort(torch.cat(relative), stable=True).indices[:count]
+    gone = torch.cat(owner)[lowest]
+    return {index: groups[index].size - int((gone == index).sum()) for index in scores}
+
+
+_SCOPES = {"layer": _per_group, "global": _over_all}
+
+
+def scopes() -> tuple[str, ...]:
+    """The names of all scopes."""
+    return tuple(_SCOPES)
