@@ -174,8 +174,8 @@ def in_weight(module: nn.Module, axis: str, positions: Tensor) -> Tensor:
 
 def describe(module: nn.Module, before: Mapping[str, int]) -> str:
     """A layer's channels before and now, for its record."""
-    names = {"out": "outputs", "in": "inputs"}
+    names = {"in": "inputs", "out": "outputs"}
     if not KINDS[type(module)].multiplies:
         names = {"out": "channels"}
-    text = [f"{names[a]} {n} -> {count_of(module, a)}" for a, n in before.items() if a in names]
+    text = [f"{names[a]} {before[a]} -> {count_of(module, a)}" for a in names if a in before]
     return "channels pruned: " + ", ".join(text)

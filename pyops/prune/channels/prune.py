@@ -30,7 +30,7 @@ def prune_channels(
     example_inputs: Any = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
-    round_to: int = 8,
+    round_to: int = 16,
     least: int = 1,
     generator: torch.Generator | None = None,
     inplace: bool = False,
@@ -54,15 +54,15 @@ def prune_channels(
             Fang et al., arXiv:2301.12900). "bn": with a small scale in their batch norms (Liu et
             al., arXiv:1708.06519); groups without a batch norm stay. "random": any.
         scope: "layer": each group of channels loses its share. "global": one threshold over all,
-            on scores divided by their group's mean.
+            on scores divided by the largest of their group.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keywords that the
             model runs on. None: noise, for a model of one argument.
         include: prune only the outputs of layers that these match: one or several names, globs or
             types. Of layers that can only be pruned together, all have to match.
         exclude: layers whose outputs stay; their inputs may still become fewer.
-        round_to: channels that stay are a multiple of it, the nearest, in groups of at least as
-            many; a group may stay whole where that is nearer. In a grouped convolution each of its
-            groups is counted once.
+        round_to: channels that stay are a multiple of it, the nearest, or all of them where that is
+            nearer; in a group with fewer channels, of its half, its quarter, ... 16 floats are a
+            vector of AVX-512. In a grouped convolution each of its groups is counted once.
         least: how many channels stay in each group at least.
         generator: where criterion="random" takes its numbers from; by default one with seed 0.
         inplace: make the layers of ``model`` itself smaller.
@@ -187,12 +187,13 @@ def _nothing(
     text = f"{_NAME}: nothing to remove in {type(model).__name__}"
     if sparsity is not None:
         text += f" with sparsity={sparsity}"
-    if not groups:
-        return f"{text}: no layer with channels runs"
     lines = [
         f"{group.name} ({group.size} channels): {why.get(i, 'its share is less than one channel')}"
         for i, group in enumerate(groups)
+        if group.paths  # not the model's inputs
     ]
+    if not lines:
+        return f"{text}: no layer with channels runs"
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return "\n  ".join([f"{text}:", *lines[:_SHOWN], *more])
 
@@ -200,10 +201,12 @@ def _nothing(
 def _report(groups: ChannelGroups, choice: Choice, why: dict[int, str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for index, group in enumerate(groups):
+        if not group.paths:
+            continue  # the model's inputs
         gone = len(choice.removed.get(index, ()))
         rows.append(
             {
-                "layers": list(group.paths or (group.name,)),
+                "layers": list(group.paths),
                 "before": group.size,
                 "after": group.size - gone,
                 "note": why.get(index, choice.notes.get(index, "")),

@@ -126,7 +126,7 @@ def _squeezed(walk: Walk, node: fx.Node) -> Channels | None:
         return None
     shape = walk.shape(node.args[0])
     dims = argument(node, 1, "dim", tuple(range(len(shape))))
-    listed = (dims,) if isinstance(dims, int) else dims
+    listed = dims if isinstance(dims, (tuple, list)) else (dims,)
     if len(found.atoms) == 1 or not all(isinstance(dim, int) for dim in listed):
         raise KeptError("squeeze may drop their dimension")
     gone = {dim % len(shape) for dim in listed if shape[dim] == 1}

@@ -188,6 +188,8 @@ def _softmax(walk: Walk, node: fx.Node) -> Channels | None:
 def _concatenated(walk: Walk, node: fx.Node) -> Channels | None:
     parts: Any = argument(node, 0, "tensors", ())
     dim = argument(node, 1, "dim", node.kwargs.get("axis", 0))
+    if not isinstance(parts, (tuple, list)):
+        raise KeptError("cat takes a list that is not written in the model")
     found = [walk.channels(one) for one in parts]
     if all(one is None for one in found):
         return None
