@@ -135,16 +135,20 @@ def test_global_scope_removes_where_scores_are_low():
 @pytest.mark.parametrize(
     ("width", "sparsity", "round_to", "least", "stays", "note"),
     [
-        (32, 0.3, 8, 1, 24, "24 stay and not 22: round_to=8"),
+        (32, 0.3, 8, 1, 24, "24 stay and not 22: multiples of 8"),
         (32, 0.5, 8, 1, 16, ""),
         (20, 0.6, 8, 1, 8, ""),
-        (20, 0.4, 8, 1, 16, "16 stay and not 12: round_to=8"),
-        (20, 0.25, 8, 1, 16, "16 stay and not 15: round_to=8"),
-        (7, 0.5, 8, 1, 4, "4 stay and not 3: round_to=8"),
+        (20, 0.4, 8, 1, 16, "16 stay and not 12: multiples of 8"),
+        (20, 0.25, 8, 1, 16, "16 stay and not 15: multiples of 8"),
+        (7, 0.5, 8, 1, 4, "4 stay and not 3: multiples of 4"),
         (7, 0.5, 1, 1, 3, ""),
-        (32, 0.99, 1, 4, 4, "4 stay and not 0: round_to=1, least=4"),
-        (32, 0.9, 16, 1, 16, "16 stay and not 3: round_to=16"),
-        (3, 0.5, 16, 1, 2, "2 stay and not 1: round_to=16"),
+        (32, 0.99, 1, 4, 4, "4 stay and not 0: multiples of 1, least=4"),
+        (32, 0.9, 16, 1, 16, "16 stay and not 3: multiples of 16"),
+        (3, 0.5, 16, 1, 2, "2 stay and not 1: multiples of 2"),
+        (64, 0.3, None, 1, 32, "32 stay and not 45: multiples of 32"),
+        (96, 0.3, None, 1, 64, "64 stay and not 67: multiples of 32"),
+        (48, 0.3, None, 1, 32, "32 stay and not 34: multiples of 16"),
+        (12, 0.4, None, 1, 8, "8 stay and not 7: multiples of 8"),
     ],
 )
 def test_rounding(width, sparsity, round_to, least, stays, note):

@@ -174,7 +174,7 @@ def not_finite():
             {"sparsity": 0.1, "round_to": 8},
             ValueError,
             "prune_channels: nothing to remove in Sequential with sparsity=0.1:\n"
-            "  0 (8 channels): 8 stay and not 7: round_to=8\n"
+            "  0 (8 channels): 8 stay and not 7: multiples of 8\n"
             "  2 (4 channels): they are the model's output",
         ),
         (

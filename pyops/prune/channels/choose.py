@@ -10,6 +10,10 @@ from torch import Tensor
 
 from .groups import ChannelGroup
 
+# Floats of an AVX-512 vector, and output channels of a tile of our convolutions: of one more panel
+# of 32 a tile computes all. Panels of small groups would leave too little choice.
+_LANES, _PANEL = 16, 32
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -21,11 +25,23 @@ class Choice:
 
 @dataclass(frozen=True)
 class Limits:
-    """``sparsity``: the share that leaves; ``least``: what stays of each group."""
+    """``sparsity``: the share that leaves; ``least``: what stays of each group.
+
+    ``round_to``: what stays is a multiple of it; None: of what kernels like.
+    """
 
     sparsity: float
-    round_to: int
+    round_to: int | None
     least: int
+
+    def step(self, size: int) -> int:
+        """What stays of a group of this size is a multiple of it."""
+        step = self.round_to
+        if step is None:
+            step = _PANEL if size >= 2 * _PANEL else _LANES
+        while step > size:
+            step //= 2
+        return step
 
 
 def choose(
@@ -42,7 +58,7 @@ def choose(
         size = groups[index].size
         keep = rounded(size, share, limits)
         if keep != share:
-            notes[index] = f"{keep} stay and not {share}: round_to={limits.round_to}"
+            notes[index] = f"{keep} stay and not {share}: multiples of {limits.step(size)}"
             if keep == limits.least:
                 notes[index] += f", least={limits.least}"
         best = torch.sort(scores[index], descending=True, stable=True).indices
@@ -51,15 +67,11 @@ def choose(
 
 
 def rounded(size: int, wanted: int, limits: Limits) -> int:
-    """How many of ``size`` channels stay, where ``wanted`` would.
+    """How many of ``size`` channels stay, where ``wanted`` would: at least ``least``.
 
-    The nearest of ``size`` and the multiples of ``round_to`` below it, the larger of two as near.
-    In a group smaller than ``round_to``, multiples of its half, its quarter, ... the largest that
-    the group has room for. At least ``least`` stay.
+    The nearest of ``size`` and the multiples of the step below it, the larger of two as near.
     """
-    step = limits.round_to
-    while step > size:
-        step //= 2
+    step = limits.step(size)
     fits = [n for n in range(step, size, step) if n >= limits.least]
     return min((*fits, size), key=lambda n: (abs(n - wanted), -n))
 

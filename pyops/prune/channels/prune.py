@@ -30,7 +30,7 @@ def prune_channels(
     example_inputs: Any = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
-    round_to: int = 16,
+    round_to: int | None = None,
     least: int = 1,
     generator: torch.Generator | None = None,
     inplace: bool = False,
@@ -61,8 +61,9 @@ def prune_channels(
             types. Of layers that can only be pruned together, all have to match.
         exclude: layers whose outputs stay; their inputs may still become fewer.
         round_to: channels that stay are a multiple of it, the nearest, or all of them where that is
-            nearer; in a group with fewer channels, of its half, its quarter, ... 16 floats are a
-            vector of AVX-512. In a grouped convolution each of its groups is counted once.
+            nearer; in a group with fewer channels, of its half, its quarter, ... None: what our
+            kernels like, 32 in groups of at least 64 channels and 16 in others. In a grouped
+            convolution each of its groups is counted once.
         least: how many channels stay in each group at least.
         generator: where criterion="random" takes its numbers from; by default one with seed 0.
         inplace: make the layers of ``model`` itself smaller.
@@ -114,7 +115,7 @@ def _limits(sparsity: Any, round_to: Any, least: Any) -> Limits:
         raise TypeError(f"{_NAME}: sparsity is {sparsity!r}, expected a number")
     if not 0 < sparsity < 1:
         raise ValueError(f"{_NAME}: sparsity is {sparsity}, expected above 0 and below 1")
-    for name, value in (("round_to", round_to), ("least", least)):
+    for name, value in (("round_to", 1 if round_to is None else round_to), ("least", least)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{_NAME}: {name} is {value!r}, expected an integer")
         if value < 1:
