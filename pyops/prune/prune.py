@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -16,9 +16,12 @@ from ..quantize.quantize import check_model
 from ..quantize.select import Patterns
 from ..quantize.static.batches import calls_of
 from .calibrate import Loss, gradients_seen, inputs_seen
+from .channels import prune_channels
 from .layers import Weight, check_plan, make_plan, mask_layers, weights_of
 from .masks import apply_masks, check_before, choose_masks, leave, leave_small
 from .options import Options, make_options
+
+CHANNEL = "channel"
 
 
 def prune(
@@ -60,7 +63,8 @@ def prune(
             pattern itself says.
         pattern: "unstructured"; "N:M" (as "2:4": N of every M consecutive inputs of an output
             stay); "N:MxT" (one choice for T consecutive outputs); "block:RxC" (R outputs by C
-            inputs). A convolution's inputs are ordered by position in the kernel, then channel
+            inputs); "channel" (whole channels, with all that depends on them, out of layers that
+            become smaller: ``pyops.prune.prune_channels``). A convolution's inputs are ordered by position in the kernel, then channel
             (``weight.permute(0, 2, 3, 1)``). Sizes that do not divide leave a smaller last group.
         criterion: "l1" (magnitude), "l2", "random", "gradient", "wanda" or "sparsegpt" (which
             changes the weights that stay); see ``pyops.prune.criteria``.
@@ -76,7 +80,7 @@ def prune(
             stands for everything in it.
         exclude: leave what these match dense.
         strict: raise if a layer that is not excluded stays dense.
-        example_inputs: for patterns that change shapes; those above take none.
+        example_inputs: for "channel": what the model runs on; other patterns take none.
         progress: show a progress bar on stderr.
         inplace: prune ``model`` itself.
 
@@ -92,7 +96,22 @@ def prune(
             ``strict`` is violated; a layer is sparser than that already; calibration is empty or
             leads to NaN or Inf in a layer (which is named).
     """
-    # Here goes pattern "channel", which needs no mask: it makes layers smaller.
+    if pattern == CHANNEL:
+        refused = {"calibration": calibration, "forward": forward, "loss": loss}
+        refused |= {"strict": strict or None, "progress": progress or None}
+        return _shrink(
+            model,
+            sparsity,
+            retain,
+            refused,
+            criterion=criterion,
+            scope=scope,
+            example_inputs=example_inputs,
+            include=include,
+            exclude=exclude,
+            generator=generator,
+            inplace=inplace,
+        )
     options = make_options(sparsity, retain, pattern, criterion, scope, generator)
     check_model(model, inplace, "prune")
     _check_data(options, calibration, forward, loss)
@@ -121,6 +140,25 @@ def prune(
         target = mask_layers(target, plan, options.label)
         apply_masks(weights_of(target, plan), masks)
     return target
+
+
+def _shrink(
+    model: nn.Module,
+    sparsity: float | None,
+    retain: float | None,
+    refused: Mapping[str, Any],
+    **options: Any,
+) -> nn.Module:
+    """Pattern "channel", which needs no mask: it makes layers smaller."""
+    for keyword, value in refused.items():
+        if value is not None:
+            raise ValueError(f"prune: pattern {CHANNEL!r} takes no {keyword}=")
+    if sparsity is not None and retain is not None:
+        raise ValueError("prune: give sparsity or retain, not both")
+    if sparsity is None and retain is None:
+        raise ValueError(f"prune: pattern {CHANNEL!r} needs sparsity= or retain=")
+    share = sparsity if sparsity is not None else 1 - float(retain or 0)
+    return prune_channels(model, share, **options)
 
 
 def _check_data(
