@@ -64,8 +64,9 @@ def prune(
         pattern: "unstructured"; "N:M" (as "2:4": N of every M consecutive inputs of an output
             stay); "N:MxT" (one choice for T consecutive outputs); "block:RxC" (R outputs by C
             inputs); "channel" (whole channels, with all that depends on them, out of layers that
-            become smaller: ``pyops.prune.prune_channels``). A convolution's inputs are ordered by position in the kernel, then channel
-            (``weight.permute(0, 2, 3, 1)``). Sizes that do not divide leave a smaller last group.
+            become smaller: ``pyops.prune.prune_channels``). A convolution's inputs are ordered by
+            position in the kernel, then channel (``weight.permute(0, 2, 3, 1)``). Sizes that do
+            not divide leave a smaller last group.
         criterion: "l1" (magnitude), "l2", "random", "gradient", "wanda" or "sparsegpt" (which
             changes the weights that stay); see ``pyops.prune.criteria``.
         scope: "layer": each layer loses this share ("wanda": each output of it). "global": one
@@ -97,7 +98,7 @@ def prune(
             leads to NaN or Inf in a layer (which is named).
     """
     if pattern == CHANNEL:
-        refused = {"calibration": calibration, "forward": forward, "loss": loss}
+        refused: dict[str, Any] = {"calibration": calibration, "forward": forward, "loss": loss}
         refused |= {"strict": strict or None, "progress": progress or None}
         return _shrink(
             model,
