@@ -35,7 +35,8 @@ int64_t block_bytes() {
   return cache * 3 / 4;
 }
 
-// visit(row, k, value): every entry of a part, also those that only fill up a quad; value: 4 bytes.
+// visit(row, k, value): every entry of a part, but not what only fills up pairs and quads; value: 4
+// bytes.
 // A caller may have damaged the bytes.
 template <class Char, class F>
 void each_entry(const SparseHeader& h, Char* section, Char* end, const SparsePlace& p,
@@ -77,6 +78,7 @@ void each_entry(const SparseHeader& h, Char* section, Char* end, const SparsePla
       SparseQuadItem item;
       std::memcpy(&item, next, sizeof item);
       for (int j = 0; j < 4; ++j) {
+        if ((item.has >> j & 1) == 0) continue;
         entry(quad.rows[j], item.at, next + offsetof(SparseQuadItem, w) + 4 * j);
       }
     }

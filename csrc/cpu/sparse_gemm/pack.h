@@ -56,7 +56,7 @@ struct SparseQuad {
   uint32_t items;
 };
 struct SparseQuadItem {
-  uint16_t at, zero;
+  uint16_t at, has;  // bit i of has: output i has this entry, and not only a 0 in its place
   float w[4];
 };
 

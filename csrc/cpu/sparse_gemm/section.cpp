@@ -119,7 +119,9 @@ class Section {
       SparseQuadItem item = {at(k), 0, {}};
       for (int64_t i = 0; i < 4; ++i) {
         const Row& own = rows_[row + i];
-        if (next[i] < own.size() && own[next[i]].k == k) item.w[i] = own[next[i]++].value;
+        if (next[i] == own.size() || own[next[i]].k != k) continue;
+        item.has = static_cast<uint16_t>(item.has | 1 << i);
+        item.w[i] = own[next[i]++].value;
       }
       to->put(item);
     }
