@@ -53,6 +53,11 @@ WEIGHT_ONLY = (
     Expected("avx2", "vfmadd231ps ymm", 12),
     Expected("avx512", "vfmadd231ps zmm", 24),
 )
+# Of four vectors of tokens the first is multiplied, three are added, for each place of a quad.
+MASKED_MATMUL = (
+    Expected("avx2", "vfmadd231ps ymm", 12),
+    Expected("avx512", "vfmadd231ps zmm", 12),
+)
 CONV_RELU = (
     Expected("avx512bf16", "vdpbf16ps zmm", 28),
     Expected("amx", "tdpbf16ps tmm", 4),
@@ -73,7 +78,7 @@ INT8_SPARSE = (
 )
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(
-    r"::attention::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
+    r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
 )
 SPARSE_PRODUCTS = re.compile(r"::(add_pairs|add_quad)<\d+>")
 _KERNELS = {
@@ -127,6 +132,15 @@ def test_hot_loop_of_float_products(object_code, opcodes, expected, tile):
     # 12 sums of 16 registers: gcc 12 keeps three of 96 steps' sums on the stack; held x cost 34.
     allowed = 6 if (expected.kernel, tile) == ("avx2", "int4_tile") else 0
     assert len(spilled) <= allowed, f"{expected.kernel} {tile} spills in its hot loop: {spilled}"
+
+
+@pytest.mark.parametrize("expected", MASKED_MATMUL, ids=lambda e: e.kernel)
+def test_hot_loop_of_masked_gradients(object_code, opcodes, expected):
+    pattern = rf"pyops::cpu::{expected.kernel}::masked::"
+    loop = object_code.hottest_loop(pattern, expected.opcode.split()[0])
+    assert_whole_tiles(opcodes(loop), expected)
+    spilled = [f"{i.mnemonic} {i.operands}" for i in loop if i.spills and "mm" in i.operands]
+    assert not spilled, f"{expected.kernel} spills sums in its hot loop: {spilled}"
 
 
 @pytest.mark.parametrize("expected", CONV_RELU, ids=lambda e: e.kernel)
