@@ -152,7 +152,7 @@ class Section {
     int32_t filled = 0;
     const auto add = [&](int32_t k, const float* values, int outputs) {
       if (filled == 0) item = {};
-      item.at[filled] = at(k);
+      item.at[kEach == 1 ? 0 : filled] = at(k);  // gcc warns of the other one
       for (int output = 0; output < 4; ++output) {
         item.w[Items::quad_at(output, filled)] = static_cast<Weight>(values[output]);
         if ((outputs >> output & 1) != 0) Items::set_has(&item, output);
