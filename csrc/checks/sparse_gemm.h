@@ -2,7 +2,7 @@
 // those of pyops/ops/sparse_gemm_checks.py and conv_relu_checks.py.
 #pragma once
 #include "checks/conv_relu.h"
-#include "cpu/sparse_gemm/pack.h"
+#include "cpu/sparse_gemm/few_rows.h"
 
 namespace pyops::checks {
 

@@ -14,7 +14,7 @@ Tensor sparse_pack(const Tensor& weight, int64_t groups) {
   const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
   checks::conv_weight_shape(op, shape);
   checks::conv_groups(op, shape[0], groups);
-  return new_sparse(op, weight, groups);
+  return new_sparse(op, weight, groups, true);
 }
 
 Tensor sparse_unpack(const Tensor& packed, std::vector<int64_t> weight_shape,
@@ -41,6 +41,11 @@ void sparse_refresh(const Tensor& packed, const Tensor& weight, bool transposed)
   parallel_range(h.parts(), kSerialWeights / (kSectionRows * h.kc) + 1,
                  [&](int64_t begin, int64_t end) {
                    refresh_sparse(packed.mutable_data_ptr(), begin, end, matrix);
+                 });
+  if (h.few == 0) return;
+  parallel_range(few_layout(packed.const_data_ptr()).strips, few_grain(h),
+                 [&](int64_t begin, int64_t end) {
+                   refresh_few(packed.mutable_data_ptr(), begin, end, matrix);
                  });
 }
 

@@ -1,4 +1,5 @@
 #include "cpu/sparse_gemm/entries.h"
+#include "cpu/sparse_gemm/few_rows.h"
 
 #if defined(__linux__)
 #include <unistd.h>
@@ -19,7 +20,8 @@ bool known_format(const SparseHeader& h) {
   const bool types = (type == Dtype::f32 || type == Dtype::bf16) && h.products == 0;
   const bool layout = h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
                       int64_t{h.kc} * h.nr * 4 < kBlockReach;
-  const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1;
+  const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1 &&
+                     (h.few == 0 || h.few == 1);
   if (!types || !layout || !shape || h.oc % h.groups != 0) return false;
   // In double: a product of damaged sizes could wrap around.
   const double all = (h.oc + 64.0 * h.groups) * (h.cg + 1.0) * h.kh * h.kw;
@@ -114,11 +116,13 @@ const char* sparse_problem(const void* packed, int64_t bytes) {
   const int64_t parts = h.parts(), table = 64 + 8 * (parts + 1);
   if (h.bytes != bytes || bytes < table) return "its length contradicts its header";
   const int64_t* begins = sparse_begins(packed);
-  bool inside = begins[0] == table && round_up(begins[parts], 64) == bytes;
+  bool inside = begins[0] == table;
+  inside = inside && (h.few ? begins[parts] < bytes : round_up(begins[parts], 64) == bytes);
   for (int64_t i = 0; i < parts; ++i) {
     inside = inside && begins[i + 1] - begins[i] >= int64_t{sizeof(SparseCounts)};
   }
-  return inside ? nullptr : "its table of sections is damaged";
+  if (!inside) return "its table of sections is damaged";
+  return h.few ? few_problem(packed, bytes) : nullptr;
 }
 
 void unpack_sparse(const void* packed, int64_t first, int64_t last, const SparseMatrix& to) {
