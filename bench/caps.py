@@ -14,6 +14,7 @@ CAPS: Mapping[str, Mapping[str, str]] = {
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "NM_ARCH": "avx2",
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,9 +27,10 @@ class Case:
     ``kind`` says which peers can compute it: "linear" takes ``tensors`` x, weight, bias;
     "int32_gemm" takes a, b; "conv" takes x, weight, bias and the stride, padding and groups that
     ``geometry`` says; "static_linear" takes x, weight, bias and what ``static`` says;
-    "static_conv" takes the same and the ``layer`` that it is; "model" and "convnet int8|fp32|bf16"
-    take ``model`` and ``inputs``, and ``calibration`` returns inputs like real ones, where
-    ``inputs`` are not; others have no peers. ``make_ours`` prepares our call (packing is not timed)
+    "static_conv" takes the same and the ``layer`` that it is; "sparse_linear" takes x and weight,
+    which is dense and has zeros; "model" and "convnet int8|fp32|bf16|pruned" take ``model`` and
+    ``inputs``, and ``calibration`` returns inputs like real ones, where ``inputs`` are not; others
+    have no peers. ``make_ours`` prepares our call (packing is not timed)
     or raises UnavailableError, ``variants`` other calls of ours, which take long to prepare.
     ``check_ours`` and ``check_peer`` take a result and raise WrongResultError; ``quality`` returns
     numbers to print beside the time.
@@ -92,6 +94,12 @@ def as_model(case: Case) -> tuple[nn.Module, tuple[Tensor, ...]]:
 def calibration_of(case: Case) -> tuple[tuple[Tensor, ...], ...]:
     """Return inputs like real ones: the case's own where it names no others."""
     return case.calibration() if case.calibration else (as_model(case)[1],)
+
+
+def require(packages: tuple[str, ...]) -> None:
+    """Raise UnavailableError unless the packages are installed."""
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UnavailableError(f"not installed: {missing}; run: pip install {' '.join(packages)}")
 
 
 def sqnr_db(result: Tensor, exact: Tensor) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 import tempfile
@@ -15,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import caps
 import torch
-from case import Call, Case, UnavailableError, as_model, calibration_of
+from case import Call, Case, UnavailableError, as_model, calibration_of, require
 from torch import nn
 
 PACKAGES = ("onnxruntime", "onnx", "onnxscript")
@@ -40,8 +39,7 @@ def make(case: Case, convert: Convert) -> Call:
         raise UnavailableError(
             "ONNX Runtime takes the best instructions there are: no cap holds it"
         )
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise UnavailableError(f"not installed: {missing}; run: pip install {' '.join(PACKAGES)}")
+    require(PACKAGES)
     _, inputs = as_model(case)
     session = session_of(file_of(case, convert), case)
     # A tensor in another order than its shape says would be copied in each run.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import openvino_runs
 import torch
-from case import Call, Case, UnavailableError
+from case import Call, Case, UnavailableError, require
 from torch import Tensor
 
 LEVELS = 256
@@ -25,7 +25,7 @@ def make(case: Case) -> Call:
     Raises:
         UnavailableError: OpenVINO is absent, or does not run the layer as one int8 kernel.
     """
-    openvino_runs.require(openvino_runs.PACKAGES[:1])
+    require(openvino_runs.PACKAGES[:1])
     layer = case.layer
     assert layer is not None
     if layer.residual:

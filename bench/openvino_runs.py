@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 import warnings
@@ -12,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from case import Call, Case, UnavailableError, as_model, calibration_of
+from case import Call, Case, UnavailableError, as_model, calibration_of, require
 from torch import Tensor, nn
 
 PACKAGES = ("openvino", "nncf")
@@ -47,12 +46,6 @@ def make_float(case: Case, precision: str) -> Call:
 
         converted = openvino.convert_model(model, example_input=inputs)
     return requested(converted, inputs, precision)
-
-
-def require(packages: tuple[str, ...]) -> None:
-    """Raise UnavailableError unless the packages are installed."""
-    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
-        raise UnavailableError(f"not installed: {missing}; run: pip install {' '.join(packages)}")
 
 
 @contextlib.contextmanager

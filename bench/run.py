@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +195,10 @@ def bench_of(options: argparse.Namespace) -> Any:
     from measure import find
 
     bench = find(options.target)
-    if (options.batch or options.layers) and not hasattr(bench, "net"):
-        raise ValueError(f"{options.target} is no convnet, so it has no --batch and no --layers")
+    if options.batch and "batches" not in signature(bench.cases).parameters:
+        raise ValueError(f"{options.target} is no convnet, so it has no --batch")
+    if options.layers and not hasattr(bench, "net"):
+        raise ValueError(f"{options.target} has no net() whose layers --layers could time")
     if not options.layers:
         return bench
     from layers import Layers

@@ -15,7 +15,7 @@ from .graph.net_inputs import guess_inputs
 from .graph.net_sequences import fold_sequences
 from .graph.simple_code import CannotTraceError
 from .nn.containers import disable_fast_paths
-from .nn.fused_conv2d import algorithm_for
+from .nn.fused_conv2d import algorithm_for, sparse_share
 from .nn.packed_base import PackedBase
 from .nn.record import Record, set_record
 from .nn.registry import FUSED, replacement
@@ -29,6 +29,8 @@ from .quantize.scheme import Scheme
 from .quantize.select import Patterns
 from .quantize.static.batches import tensors_of
 from .quantize.static.net import Net, make_net
+
+FUSE_ALGORITHMS = ("auto", "direct", "sparse")
 
 
 def fuse(
@@ -65,11 +67,12 @@ def fuse(
         example_inputs: a tensor, a tuple of positional arguments or a dict of keywords: the tensors
             of the calls that run as one graph. By default noise for a model of one argument, in a
             size that it takes. The model runs on them, to compare its graph with it.
-        algorithm: "auto" or "direct". Of float32 convolutions with 3 x 3 taps, stride 1, dilation
-            1, one group and at least 32 channels on either side "auto" makes Winograd's F(2x2,
-            3x3): 16 products for every 36, errors of the same size (``pyops.ops.conv_relu`` states
-            the bounds), 25 / 9 of the memory for the weight. Infinities may become NaN, and values
-            above 2**126 may overflow.
+        algorithm: "auto", "direct" or "sparse". Of float32 convolutions with 3 x 3 taps, stride 1,
+            dilation 1, one group and at least 32 channels on either side "auto" makes Winograd's
+            F(2x2, 3x3): 16 products for every 36, errors of the same size (``pyops.ops.conv_relu``
+            states the bounds), 25 / 9 of the memory for the weight. Infinities may become NaN, and
+            values above 2**126 may overflow. "sparse": as "auto", but weights with so many zeros
+            that it pays are packed sparse (``pyops.ops.sparse_linear``).
         inplace: convert ``model`` itself and free each float weight as it goes.
 
     Returns:
@@ -83,8 +86,8 @@ def fuse(
             ``example_inputs``; ``algorithm`` is another one.
     """
     check_model(model, inplace, "fuse")
-    if algorithm not in ("auto", "direct"):
-        raise ValueError(f'fuse: algorithm must be "auto" or "direct", but is {algorithm!r}')
+    if algorithm not in FUSE_ALGORITHMS:
+        raise ValueError(f"fuse: algorithm must be one of {FUSE_ALGORITHMS}, but is {algorithm!r}")
     if dtype is not None and dtype not in DTYPES:
         raise TypeError(f"fuse: dtype must be torch.float32 or torch.bfloat16, but is {dtype}")
     plan = make_plan(model, Scheme(FUSED, {}), include, exclude)
@@ -167,7 +170,11 @@ def _put_layers(
         new = old
         if candidate.why_float is None:
             counted.add(candidate.weight_key)
-            own = algorithm_for(old, dtype) if algorithm == "auto" else algorithm
+            own = algorithm
+            if algorithm != "direct":
+                own = algorithm_for(old, dtype, algorithm == "sparse")
+            if algorithm == "sparse" != own:
+                reason += f"; dense: sparse kernels would take {sparse_share(old):.2f} of its time"
             key = (candidate.weight_key, getattr(old, "groups", 1), own)
             cls: Any = replacement(old, FUSED)
             new = cls.from_float(old, packed.get(key), dtype=dtype, algorithm=own)

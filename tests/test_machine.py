@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pyops.testing import machine
@@ -41,6 +44,21 @@ def test_others_are_what_this_process_did_not_use(monkeypatch: pytest.MonkeyPatc
     assert machine.others_share(None, (2, 10, 4)) is None
     use = machine.cpu_use()
     assert use is None or all(seconds > 0 for seconds in use)
+
+
+def test_running_children_are_not_others() -> None:
+    if machine.cpu_use() is None:
+        pytest.skip("the system does not say what processes use")
+    spin = "import time\nwhile time.process_time() < 0.4: pass\nprint(flush=True)\ninput()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    before = machine.cpu_use()
+    with subprocess.Popen([sys.executable, "-c", spin], **pipes) as child:
+        child.stdout.readline()
+        running = machine.cpu_use()
+        child.communicate(b"\n")
+    ended = machine.cpu_use()
+    assert 0.36 <= running[2] - before[2]
+    assert running[2] <= ended[2] + 0.04  # ticks are whole, of 0.01 s
 
 
 def test_peers_are_named_with_their_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def linear(m: int, k: int, n: int, sparsity: float, pattern: str, shared: int) -
     exact, bound = LinearCase(x, weight, bias).exact()
     entries = int((weight != 0).sum())
     return Case(
-        kind="sparse",
+        kind="sparse_linear",
         op="sparse_gemm",
         peak="fma_zmm",
         kernel="",

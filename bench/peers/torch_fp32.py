@@ -7,7 +7,16 @@ from case import Call, Case
 from conv_cases import float_call
 
 NAME = "torch fp32"
-KINDS = ("linear", "sparse", "model", "static_conv", "convnet int8", "convnet fp32", "convnet bf16")
+KINDS = (
+    "linear",
+    "sparse_linear",
+    "model",
+    "static_conv",
+    "convnet int8",
+    "convnet fp32",
+    "convnet bf16",
+    "convnet pruned",
+)
 SLOW = False
 FLOAT = True
 

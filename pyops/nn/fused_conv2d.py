@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..ops.conv_relu import faster_algorithm
 from ..ops.conv_relu_checks import winograd_geometry
+from ..ops.sparse_cost import share_of_dense
 from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_float_conv import PackedFloatConv, PackedFloatLinear
@@ -21,16 +22,28 @@ if TYPE_CHECKING:
 NO_ACTIVATION = (0, 0.0, 0.0)
 
 
-def algorithm_for(layer: Any, dtype: torch.dtype | None = None) -> str:
+def algorithm_for(layer: Any, dtype: torch.dtype | None = None, sparse: bool = False) -> str:
     """The faster algorithm for a float layer whose weight becomes ``dtype`` (by default its own);
-    see ``pyops.ops.conv_relu.faster_algorithm``.
+    see ``pyops.ops.conv_relu.faster_algorithm``. With ``sparse`` also "sparse", where its zeros
+    pay (``pyops.ops.sparse_cost``).
     """
-    if not isinstance(layer, nn.Conv2d):
-        return "direct"
-    weight = layer.weight
-    return faster_algorithm(
-        weight.shape, dtype or weight.dtype, layer.stride, layer.dilation, layer.groups
-    )
+    weight: Tensor = layer.weight.detach()
+    algorithm = "direct"
+    if isinstance(layer, nn.Conv2d):
+        algorithm = faster_algorithm(
+            weight.shape, dtype or weight.dtype, layer.stride, layer.dilation, layer.groups
+        )
+    pays = sparse and sparse_share(layer, algorithm) < 1
+    return "sparse" if pays else algorithm
+
+
+def sparse_share(layer: Any, algorithm: str = "direct") -> float:
+    """What a product with the layer's sparse weight is estimated to take, as a share of the dense
+    one by ``algorithm``; ``pyops.ops.sparse_cost``.
+    """
+    weight: Tensor = layer.weight.detach()
+    image = weight.reshape(*weight.shape[:2], *[1] * (4 - weight.dim()), *weight.shape[2:])
+    return share_of_dense(image, getattr(layer, "groups", 1), algorithm)
 
 
 @replaces(nn.Conv2d, weights=FUSED)
@@ -76,7 +89,8 @@ class FusedConv2d(ConvModule):
             layer: of the class that this one replaces.
             packed: a weight to share.
             dtype: of the new weight, by default that of the layer's.
-            algorithm: as in ``pyops.ops.conv_relu_pack``, or "auto" (``algorithm_for``).
+            algorithm: as in ``pyops.ops.conv_relu_pack``, or "auto" (``algorithm_for``), which
+                leaves sparse weights out.
         """
         weight: Tensor = layer.weight.detach()  # type: ignore[operator]
         if packed is None:

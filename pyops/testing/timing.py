@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Call = Callable[[], object]
 Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
 BURST_SECONDS = 0.004
 MOST_CALLS = 64
 FEWEST_ROUNDS = 5
@@ -47,6 +48,23 @@ class Timing:
     def per_round(self) -> list[float]:
         """Return the median seconds of each round."""
         return [statistics.median(burst) for burst in self.rounds]
+
+
+@dataclass
+class Remote(Generic[Result]):
+    """A call that another process runs and times, so that the way there and back does not count.
+
+    ``run`` returns the seconds; ``result`` is what each run writes anew.
+    """
+
+    run: Callable[[], float]
+    result: Result
+    seconds: float = 0.0
+
+    def __call__(self) -> Result:
+        """Run once, and keep the seconds."""
+        self.seconds = self.run()
+        return self.result
 
 
 def ratio(base: Timing, other: Timing) -> float:
@@ -83,7 +101,8 @@ class Burst:
         while len(taken) < self.calls or time.perf_counter() - begin < self.seconds:
             start = time.perf_counter()
             call()
-            taken.append(time.perf_counter() - start)
+            elapsed = time.perf_counter() - start
+            taken.append(call.seconds if isinstance(call, Remote) else elapsed)
         return taken
 
 

@@ -15,7 +15,8 @@ def test_every_peer_is_well_formed(load: Any) -> None:
     assert {"torch_fp32", "torch_bf16", "torch_int_mm", "torchao_int8"} <= set(peers)
     names = [peer.NAME for peer in peers.values()]
     assert len(set(names)) == len(names)
-    benches = [*load("measure").discover("ops").values(), load("models.resnet18")]
+    models = [load("models.resnet18"), load("models.pruned_resnet50")]
+    benches = [*load("measure").discover("ops").values(), *models]
     kinds = {case.kind for bench in benches for case in bench.cases("tiny")}
     assert {"linear", "static_linear", "int32_gemm", "model"} <= kinds
     for module in peers.values():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pyops.testing import timing as timing_module
-from pyops.testing.timing import FEWEST_ROUNDS, Timing, interleave, ratio
+from pyops.testing.timing import FEWEST_ROUNDS, Remote, Timing, interleave, ratio
 
 
 def test_percentiles_and_ratio() -> None:
@@ -50,6 +50,21 @@ def test_measures_real_time_and_keeps_the_collector() -> None:
     assert timings["b"].median < 0.001
     assert ratio(timings["a"], timings["b"]) > 1
     assert gc.isenabled()
+
+
+def test_another_process_times_its_own_runs() -> None:
+    ran: list[float] = []
+
+    def run() -> float:
+        ran.append(0.25)
+        return ran[-1]
+
+    remote = Remote(run, "what it wrote")
+    assert remote() == "what it wrote"
+    timings = interleave({"here": lambda: None, "there": remote}, seconds=0.02, runs=2)
+    assert {seconds for burst in timings["there"].rounds for seconds in burst} == {0.25}
+    assert timings["here"].median < 0.25
+    assert len(ran) > 2
 
 
 def test_runs_are_counted_and_as_long_as_asked() -> None:

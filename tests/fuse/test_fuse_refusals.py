@@ -118,7 +118,7 @@ def test_saving_layer_by_layer(settle, tmp_path):
             Branching(),
             {"algorithm": "winograd"},
             ValueError,
-            'fuse: algorithm must be "auto" or "direct", but is \'winograd\'',
+            "fuse: algorithm must be one of ('auto', 'direct', 'sparse'), but is 'winograd'",
         ),
         (
             nn.Sequential(nn.Conv2d(3, 4, 1)).half(),

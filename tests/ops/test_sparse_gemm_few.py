@@ -1,4 +1,4 @@
-"""The form of sparse weights for few rows (``csrc/cpu/sparse_gemm/few_rows.h``), on every kernel."""
+"""The form of sparse weights for few rows (``sparse_gemm/few_rows.h``), on every kernel."""
 
 from __future__ import annotations
 

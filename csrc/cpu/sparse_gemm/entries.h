@@ -5,6 +5,9 @@
 
 namespace pyops::cpu {
 
+// Most values of k in a block.
+constexpr int64_t kMostDepth = 256;
+
 // Which section a part is.
 struct SparsePlace {
   int64_t row, rows;  // outputs of all groups

@@ -13,13 +13,13 @@ namespace {
 constexpr char kMagic[8] = {'p', 'y', 'o', 'p', 's', 'S', 'P', '\0'};
 constexpr int32_t kVersion = 1;
 constexpr int64_t kMostBytes = int64_t{1} << 46;
-constexpr int64_t kLeastStep = 16, kMostStep = 256;  // of kc
+constexpr int64_t kDepthStep = 16;  // kc is a multiple of it
 
 bool known_format(const SparseHeader& h) {
   const auto type = static_cast<Dtype>(h.type);
   const bool types = (type == Dtype::f32 || type == Dtype::bf16) && h.products == 0;
   const bool layout = h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
-                      int64_t{h.kc} * h.nr * 4 < kBlockReach;
+                      h.kc <= kMostDepth && int64_t{h.kc} * h.nr * 4 < kBlockReach;
   const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1 &&
                      (h.few == 0 || h.few == 1);
   if (!types || !layout || !shape || h.oc % h.groups != 0) return false;
@@ -28,13 +28,14 @@ bool known_format(const SparseHeader& h) {
   return all < static_cast<double>(kMostBytes);
 }
 
-// How much of x stays in the first-level cache, beside the weight that streams by.
+// Blocks of x that fill the first-level cache gain more by fewer loads and stores of sums than the
+// weight and the sums that pass by cost them.
 int64_t block_bytes() {
   int64_t cache = 32 << 10;
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
   if (const long size = sysconf(_SC_LEVEL1_DCACHE_SIZE); size > 0) cache = size;
 #endif
-  return cache * 3 / 4;
+  return cache;
 }
 
 // visit(row, k, value): every entry of a part, also those that only fill up a quad; value: 4 bytes.
@@ -99,8 +100,8 @@ SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const 
   h.kh = static_cast<int32_t>(shape[2]), h.kw = static_cast<int32_t>(shape[3]);
   h.groups = static_cast<int32_t>(groups);
   const int64_t line = kernel.nr * 4;
-  const int64_t fit = min64(min64(block_bytes(), kBlockReach - line) / line, kMostStep);
-  h.kc = static_cast<int32_t>(max64(kLeastStep, fit / kLeastStep * kLeastStep));
+  const int64_t fit = min64(min64(block_bytes(), kBlockReach - line) / line, kMostDepth);
+  h.kc = static_cast<int32_t>(max64(kDepthStep, fit / kDepthStep * kDepthStep));
   return h;
 }
 
