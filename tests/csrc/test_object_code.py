@@ -66,7 +66,8 @@ DEPTHWISE = (
 )
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(
-    r"::attention::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
+    r"::attention::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<|"
+    r"::(add_pairs|add_quad|few_strips)<"
 )
 _KERNELS = {
     row.name

@@ -5,8 +5,27 @@
 
 namespace pyops::cpu {
 
-// Most values of k in a block.
-constexpr int64_t kMostDepth = 256;
+// How many entries of an output an item holds, and where. kMostDepth: values of k in a block.
+// kQuadCost: how many entries of pairs take
+// the time of one k of a quad.
+struct FloatItems {
+  using Pair = SparsePairItem;
+  using Quad = SparseQuadItem;
+  using Weight = float;
+  static constexpr int kPairEntries = 2, kQuadEntries = 1, kMostDepth = 256;
+  static constexpr double kQuadCost = 10.0 / 3.0;
+  static constexpr int pair_at(int output, int entry) { return 2 * entry + output; }
+  static constexpr int quad_at(int output, int) { return output; }
+};
+struct Int8Items {
+  using Pair = Int8PairItem;
+  using Quad = Int8QuadItem;
+  using Weight = int8_t;
+  static constexpr int kPairEntries = 4, kQuadEntries = 4, kMostDepth = 512;
+  static constexpr double kQuadCost = 2.2;
+  static constexpr int pair_at(int output, int entry) { return 4 * output + entry; }
+  static constexpr int quad_at(int output, int entry) { return 4 * output + entry; }
+};
 
 // Which section a part is.
 struct SparsePlace {
@@ -25,6 +44,7 @@ inline SparsePlace place_of(const SparseHeader& h, int64_t part) {
 
 inline float value_at(const void* w, Dtype type, int64_t at) {
   if (type == Dtype::bf16) return bf16_to_float(static_cast<const uint16_t*>(w)[at]);
+  if (type == Dtype::s8) return static_cast<const int8_t*>(w)[at];
   return static_cast<const float*>(w)[at];
 }
 

@@ -14,11 +14,13 @@ struct Entry {
 };
 
 // The entries of one output.
+template <int kMostDepth>
 struct Row {
   Entry entries[kMostDepth];
   int32_t count;
 };
 
+template <class Row>
 void fill_row(const SparseHeader& h, const void* w, const SparsePlace& p, int64_t index, Row* row) {
   const auto type = static_cast<Dtype>(h.type);
   const SparseMatrix m = {nullptr, type, h.k(), 1};
@@ -47,6 +49,7 @@ class Writer {
   int64_t bytes_ = 0;
 };
 
+template <class Items>
 class Section {
  public:
   Section(const SparseHeader& h, const void* w, int64_t part)
@@ -77,14 +80,17 @@ class Section {
   }
 
  private:
+  using Weight = typename Items::Weight;
+  static constexpr int32_t kNone = Items::kMostDepth;
+
   // The k of outputs [row, row + 4), in order, one after another to visit(k).
   template <class F>
   void each_of_four(int64_t row, const F& visit) const {
     int32_t next[4] = {};
     for (;;) {
-      int32_t k = kMostDepth;
+      int32_t k = kNone;
       for (int i = 0; i < 4; ++i) k = std::min(k, k_of(row + i, next[i]));
-      if (k == kMostDepth) return;
+      if (k == kNone) return;
       float values[4];
       for (int i = 0; i < 4; ++i) {
         const bool has = k_of(row + i, next[i]) == k;
@@ -95,64 +101,77 @@ class Section {
     }
   }
   int32_t k_of(int64_t row, int32_t i) const {
-    return i < rows_[row].count ? rows_[row].entries[i].k : static_cast<int32_t>(kMostDepth);
+    return i < rows_[row].count ? rows_[row].entries[i].k : kNone;
   }
 
-  // How many k outputs [row, row + 4) have, where a quad pays: one costs what 3.3 entries of pairs
-  // do. 0 where none does.
+  // How many k outputs [row, row + 4) have, where a quad pays, and 0 where none does.
   int32_t shared(int64_t row) const {
     int32_t entries = 0, all = 0, longest = 0;
     for (int64_t i = row; i < row + 4; ++i) {
       entries += rows_[i].count;
       longest = std::max(longest, rows_[i].count);
     }
-    if (3 * entries < 10 * longest) return 0;  // before counting
+    if (entries < Items::kQuadCost * longest) return 0;  // before counting
     each_of_four(row, [&](int32_t, const float*) { ++all; });
-    return 3 * entries >= 10 * all ? all : 0;
+    return entries >= Items::kQuadCost * all ? all : 0;
   }
 
-  uint16_t at(int64_t k) const { return static_cast<uint16_t>(k * h_.nr * 4); }
+  uint16_t at(int64_t k) const { return static_cast<uint16_t>(k * h_.row_bytes()); }
 
   void write_pair(int64_t a, int64_t b, Writer* to) const {
     const int64_t pair[2] = {a, b};
     const int32_t counts[2] = {rows_[a].count, b == kSpareRow ? 0 : rows_[b].count};
-    const int32_t items = (std::max(counts[0], counts[1]) + 1) / 2;
+    constexpr int32_t kEach = Items::kPairEntries;
+    const int32_t items = (std::max(counts[0], counts[1]) + kEach - 1) / kEach;
     to->put(SparsePair{{static_cast<uint16_t>(a), static_cast<uint16_t>(b)},
                        static_cast<uint32_t>(items)});
     for (int32_t i = 0; i < items; ++i) {
-      SparsePairItem item;
-      for (int32_t j = 0; j < 4; ++j) {
-        const int32_t entry = 2 * i + j / 2;
-        const bool there = entry < counts[j % 2];
-        const Entry e = there ? rows_[pair[j % 2]].entries[entry] : Entry{h_.kc, 0.0f};
-        item.at[j] = at(e.k);
-        item.w[j] = e.value;
+      typename Items::Pair item;
+      for (int32_t j = 0; j < 2 * kEach; ++j) {
+        const int32_t output = j / kEach, entry = kEach * i + j % kEach;
+        const bool there = entry < counts[output];
+        const Entry e = there ? rows_[pair[output]].entries[entry] : Entry{h_.kc, 0.0f};
+        const int place = Items::pair_at(output, j % kEach);
+        item.at[place] = at(e.k);
+        item.w[place] = static_cast<Weight>(e.value);
       }
       to->put(item);
     }
   }
 
   void write_quad(int64_t row, Writer* to) const {
-    SparseQuad quad = {{}, static_cast<uint32_t>(shared(row))};
+    constexpr int32_t kEach = Items::kQuadEntries;
+    const int32_t items = (shared(row) + kEach - 1) / kEach;
+    SparseQuad quad = {{}, static_cast<uint32_t>(items)};
     for (int64_t i = 0; i < 4; ++i) quad.rows[i] = static_cast<uint16_t>(row + i);
     to->put(quad);
-    each_of_four(row, [&](int32_t k, const float* values) {
-      SparseQuadItem item = {at(k), 0, {}};
-      std::copy(values, values + 4, item.w);
-      to->put(item);
-    });
+    typename Items::Quad item;
+    int32_t filled = 0;
+    const auto add = [&](int32_t k, const float* values) {
+      if (filled == 0) item = {};
+      item.at[filled] = at(k);
+      for (int output = 0; output < 4; ++output) {
+        item.w[Items::quad_at(output, filled)] = static_cast<Weight>(values[output]);
+      }
+      filled = (filled + 1) % kEach;
+      if (filled == 0) to->put(item);
+    };
+    each_of_four(row, add);
+    constexpr float kZeros[4] = {};
+    while (filled != 0) add(h_.kc, kZeros);
   }
 
   const SparseHeader& h_;
   const SparsePlace place_;
-  std::vector<Row> rows_;
+  std::vector<Row<Items::kMostDepth>> rows_;
   std::vector<int64_t> singles_, quads_;
 };
 
 }  // namespace
 
 int64_t pack_section(const SparseHeader& h, const void* w, int64_t part, char* out) {
-  return Section(h, w, part).write(out);
+  if (h.of_codes()) return Section<Int8Items>(h, w, part).write(out);
+  return Section<FloatItems>(h, w, part).write(out);
 }
 
 }  // namespace pyops::cpu
