@@ -22,7 +22,7 @@ ROW = re.compile(r"^PYOPS_[A-Z0-9_]+_KERNEL\(\s*(\w+)", re.MULTILINE)
 ISAS = re.findall(r"^PYOPS_ISA\((\w+)", (CPU / "isa.inc").read_text(), re.MULTILINE)
 # What an op's folder may hold beside one file per row.
 BEYOND_KERNELS = {"call", "dense", "depthwise", "driver", "linear", "pack", "pool", "rows"}
-BEYOND_KERNELS |= {"rows_program", "run", "section", "strip", "table", "winograd"}
+BEYOND_KERNELS |= {"few_rows", "rows_program", "run", "section", "strip", "table", "winograd"}
 INCLUDES_OF_ISA_FILES = {"immintrin.h", "arm_neon.h", "cstdint", "cstddef"}
 SCHEMA_TYPES = {
     "Tensor": "Tensor",

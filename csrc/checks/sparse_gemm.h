@@ -3,7 +3,7 @@
 #pragma once
 #include "checks/conv_relu.h"
 #include "cpu/int8_gemm/int8_gemm.h"
-#include "cpu/sparse_gemm/pack.h"
+#include "cpu/sparse_gemm/few_rows.h"
 
 namespace pyops::checks {
 

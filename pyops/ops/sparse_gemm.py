@@ -36,8 +36,10 @@ def sparse_pack(weight: Tensor, groups: int = 1) -> Tensor:
 
     Any pattern is taken as it is. Where 4 adjacent outputs share their pattern (blocks of 4, 16,
     32 outputs by any number of inputs, N:M shared by outputs) they are multiplied together, which
-    takes less time for the same number of entries. The bytes depend on the CPU: keep the weight
-    itself in files. ``sparse_unpack`` inverts it.
+    takes less time for the same number of entries. A matrix is held a second time, as bits and
+    values, where the kernel multiplies a few rows faster in that form: 1/8 byte for each weight and
+    its size for each entry. The bytes depend on the CPU: keep the weight itself in files.
+    ``sparse_unpack`` inverts it.
 
     Args:
         weight: float32, bfloat16 or int8 ``[N, K]`` or ``[OC, C / groups, KH, KW]``.

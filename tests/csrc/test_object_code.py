@@ -80,7 +80,7 @@ INT8_SPARSE = (
 FLOAT_PRODUCTS = re.compile(
     r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
 )
-SPARSE_PRODUCTS = re.compile(r"::(add_pairs|add_quad)<\d+>")
+SPARSE_PRODUCTS = re.compile(r"::(add_pairs|add_quad|few_strips)<")
 _KERNELS = {
     row.name
     for op in backends.ops()

@@ -17,7 +17,7 @@ Tensor conv_relu_pack(const Tensor& weight, int64_t groups, int64_t algorithm) {
   checks::conv_weight_shape(op, shape);
   checks::conv_groups(op, shape[0], groups);
   checks::code(op, "algorithm", algorithm, 3);
-  if (algorithm == kSparseAlgorithm) return new_sparse(op, weight, groups);
+  if (algorithm == kSparseAlgorithm) return new_sparse(op, weight, groups, false);
   const Tensor w = dense(weight);
   const ConvHeader h = conv_header_of(conv_kernel_for(type), type, shape[0], shape[1], shape[2],
                                       shape[3], groups, static_cast<ConvAlgorithm>(algorithm));

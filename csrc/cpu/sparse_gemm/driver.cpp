@@ -15,7 +15,7 @@ Tensor sparse_pack(const Tensor& weight, int64_t groups) {
   checks::conv_weight_shape(op, shape);
   checks::conv_groups(op, shape[0], groups);
   checks::sparse_depth(op, weight.scalar_type(), shape[1] * shape[2] * shape[3]);
-  return new_sparse(op, weight, groups);
+  return new_sparse(op, weight, groups, true);
 }
 
 Tensor sparse_unpack(const Tensor& packed, std::vector<int64_t> weight_shape,
@@ -43,6 +43,11 @@ void sparse_refresh(const Tensor& packed, const Tensor& weight, bool transposed)
   parallel_range(h.parts(), kSerialWeights / (kSectionRows * h.kc) + 1,
                  [&](int64_t begin, int64_t end) {
                    refresh_sparse(packed.mutable_data_ptr(), begin, end, matrix);
+                 });
+  if (h.few == 0) return;
+  parallel_range(few_layout(packed.const_data_ptr()).strips, few_grain(h),
+                 [&](int64_t begin, int64_t end) {
+                   refresh_few(packed.mutable_data_ptr(), begin, end, matrix);
                  });
 }
 

@@ -1,7 +1,7 @@
 // 8 tokens, for any CPU.
 #include "cpu/common/exp2.h"
 #include "cpu/common/half.h"
-#include "cpu/sparse_gemm/pack.h"
+#include "cpu/sparse_gemm/few_rows.h"
 
 namespace pyops::cpu::generic {
 namespace {
@@ -30,6 +30,8 @@ inline F32 spread(const Four& four) {
 }
 
 #include "cpu/sparse_gemm/lanes.inl.h"
+#include "cpu/sparse_gemm/few_plain.inl.h"
+#include "cpu/sparse_gemm/few_rows.inl.h"
 
 }  // namespace
 

@@ -1,4 +1,5 @@
 #include "cpu/sparse_gemm/entries.h"
+#include "cpu/sparse_gemm/few_rows.h"
 
 #if defined(__linux__)
 #include <unistd.h>
@@ -24,7 +25,8 @@ bool known_format(const SparseHeader& h) {
   const bool types = floats ? h.products == 0 : type == Dtype::s8 && h.of_codes();
   const bool layout = h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
                       h.kc <= most_depth(h) && h.kc * h.row_bytes() < kBlockReach;
-  const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1;
+  const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1 &&
+                     (h.few == 0 || h.few == 1);
   if (!types || !layout || !shape || h.oc % h.groups != 0) return false;
   // In double: a product of damaged sizes could wrap around.
   const double all = (h.oc + 64.0 * h.groups) * (h.cg + 1.0) * h.kh * h.kw;
@@ -167,11 +169,13 @@ const char* sparse_problem(const void* packed, int64_t bytes) {
   const int64_t parts = h.parts(), table = h.sections_at();
   if (h.bytes != bytes || bytes < table) return "its length contradicts its header";
   const int64_t* begins = sparse_begins(packed);
-  bool inside = begins[0] == table && round_up(begins[parts], 64) == bytes;
+  bool inside = begins[0] == table;
+  inside = inside && (h.few ? begins[parts] < bytes : round_up(begins[parts], 64) == bytes);
   for (int64_t i = 0; i < parts; ++i) {
     inside = inside && begins[i + 1] - begins[i] >= int64_t{sizeof(SparseCounts)};
   }
-  return inside ? nullptr : "its table of sections is damaged";
+  if (!inside) return "its table of sections is damaged";
+  return h.few ? few_problem(packed, bytes) : nullptr;
 }
 
 void sum_weights(const SparseHeader& h, const int8_t* w, int32_t* sums) {

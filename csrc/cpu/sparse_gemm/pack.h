@@ -5,6 +5,7 @@
 //            of an int8 weight: int32 w_sum[oc] = sum over k of w[oc][k], up to a multiple of 8
 //            sections: [group][block of kc values of k][kSectionRows outputs of the group]
 //            zeros up to a multiple of 64 bytes
+//            where the header says so, a second form for few tokens (few_rows.h)
 //
 //   section  SparseCounts
 //            runs of two outputs:   SparsePair, then its items      two entries of either output
@@ -34,8 +35,8 @@ struct SparseHeader {
   int32_t type;      // Dtype of the weight: f32 or bf16; s8
   int32_t products;  // SparseProducts of the kernel
   int32_t oc, cg, kh, kw, groups;
-  int32_t kc;  // values of k in a block
-  int32_t pad;
+  int32_t kc;     // values of k in a block
+  int32_t few;    // 1: the form of few_rows.h follows the sections
   int64_t bytes;  // of all
 
   int64_t taps() const { return int64_t{kh} * kw; }

@@ -11,15 +11,53 @@ namespace pyops::cpu {
 // Below so many weights a second thread costs more than it saves.
 constexpr int64_t kSerialWeights = 1 << 14;
 
-// Of a weight [OC, C / groups, KH, KW], whose dtype and groups have been checked.
-inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups) {
+// Strips of the form for few rows that a thread takes at least.
+inline int64_t few_grain(const SparseHeader& h) { return kSerialWeights / (kFewStrip * h.k()) + 1; }
+
+// Where the values of each strip begin, and the last ones end; empty where the form does not pay.
+inline std::vector<int64_t> few_begins(const SparseGemmKernel& kernel, const SparseHeader& h,
+                                       const void* weight) {
+  if (kernel.few == 0 || !few_rows_possible(h)) return {};
+  const int64_t strips = FewLayout(h, 0).strips;
+  std::vector<int64_t> begins(static_cast<size_t>(strips + 1));
+  parallel_range(strips, few_grain(h), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      begins[static_cast<size_t>(i) + 1] = pack_few(h, weight, i, nullptr, nullptr);
+    }
+  });
+  for (size_t i = 0; i < static_cast<size_t>(strips); ++i) begins[i + 1] += begins[i];
+  const int64_t entries = begins.back() / dtype_bytes(static_cast<Dtype>(h.type));
+  return few_rows_pay(kernel, h, entries) ? begins : std::vector<int64_t>();
+}
+
+// Writes that form behind the sections of a packed weight.
+inline void write_few(char* packed, const void* weight, const std::vector<int64_t>& begins) {
+  const SparseHeader& h = sparse_header(packed);
+  const FewLayout few = few_layout(packed);
+  const int64_t end = sparse_begins(packed)[h.parts()];
+  std::memset(packed + end, 0, static_cast<size_t>(few.begins - end));
+  std::memcpy(packed + few.begins, begins.data(), begins.size() * 8);
+  parallel_range(few.strips, few_grain(h), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      pack_few(h, weight, i, packed + few.masks + i * few.mask_bytes(),
+               packed + few.values + begins[static_cast<size_t>(i)]);
+    }
+  });
+  const int64_t last = few.values + begins.back();
+  std::memset(packed + last, 0, static_cast<size_t>(h.bytes - last));
+}
+
+// Of a weight [OC, C / groups, KH, KW], whose dtype and groups have been checked. few: also in the
+// form for few rows, where that pays.
+inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, bool few) {
   const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
   const bool codes = weight.scalar_type() == ScalarType::Char;
   const Dtype type = codes ? Dtype::s8 : checks::conv_dtype(op, "weight", weight.scalar_type());
   const auto products = codes ? SparseProducts::s32 : SparseProducts::f32;
   const Tensor w = dense(weight);
   const void* from = w.const_data_ptr();
-  SparseHeader h = sparse_header_of(sparse_kernel_for(products), type, shape.data(), groups);
+  const SparseGemmKernel& kernel = sparse_kernel_for(products);
+  SparseHeader h = sparse_header_of(kernel, type, shape.data(), groups);
   const int64_t parts = h.parts();
   const int64_t grain = kSerialWeights / (kSectionRows * h.kc) + 1;
   std::vector<int64_t> begins(static_cast<size_t>(parts + 1));
@@ -30,7 +68,11 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups) {
   });
   begins[0] = h.sections_at();
   for (size_t i = 0; i < static_cast<size_t>(parts); ++i) begins[i + 1] += begins[i];
+  const std::vector<int64_t> few_values =
+      few ? few_begins(kernel, h, from) : std::vector<int64_t>();
+  h.few = few_values.empty() ? 0 : 1;
   h.bytes = round_up(begins.back(), 64);
+  if (h.few) h.bytes = FewLayout(h, h.bytes).bytes(few_values.back());
   const Tensor packed = new_packed(h.bytes);
   char* to = static_cast<char*>(packed.mutable_data_ptr());
   std::memset(to + h.bytes - 64, 0, 64);
@@ -46,6 +88,7 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups) {
       pack_section(h, from, i, to + begins[static_cast<size_t>(i)]);
     }
   });
+  if (h.few) write_few(to, from, few_values);
   return packed;
 }
 

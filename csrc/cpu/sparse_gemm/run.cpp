@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/common/buffer.h"
+#include "cpu/common/half.h"
 #include "cpu/conv_relu/rows.h"
 #include "cpu/conv_relu/work.h"
 
@@ -150,12 +151,81 @@ std::vector<int64_t> balanced_columns(const Plan& p, int64_t parts) {
 
 Grid split(const Plan& p) {
   const ConvShape& s = p.input.shape;
-  const auto bytes = static_cast<double>(p.header.bytes);
+  const auto bytes = static_cast<double>(sparse_begins(p.call.packed)[p.header.parts()]);
   const double entries =
       bytes / static_cast<double>(sizeof(SparsePairItem)) * (p.header.of_codes() ? 8 : 4);
   const double tile = static_cast<double>(p.header.nr) * entries / static_cast<double>(p.columns);
   return split_work({static_cast<int64_t>(static_cast<double>(s.pixels()) * entries), tile, p.tiles,
                      p.columns, 1.0 * s.n * s.h * s.w * s.c * p.input.element, bytes});
+}
+
+// The rows of x as float32, with zeros up to a whole window.
+const float* widen_rows(const Plan& p, int tokens, int64_t ldx) {
+  static thread_local Buffer buffer;
+  float* all = static_cast<float*>(buffer.get(tokens * ldx * 4));
+  const void* rows[kMostFewTokens];
+  fill_rows(p.input, 0, tokens, rows);
+  const int64_t k = p.header.k();
+  for (int t = 0; t < tokens; ++t) {
+    float* out = all + t * ldx;
+    if (p.call.type == Dtype::bf16) {
+      const auto* from = static_cast<const uint16_t*>(rows[t]);
+      for (int64_t i = 0; i < k; ++i) out[i] = bf16_to_float(from[i]);
+    } else {
+      std::memcpy(out, rows[t], static_cast<size_t>(k * 4));
+    }
+    std::memset(out + k, 0, static_cast<size_t>((ldx - k) * 4));
+  }
+  return all;
+}
+
+// Below so many weights, times tokens, a second thread costs more than it saves.
+constexpr int64_t kSerialFewWeights = 1 << 18;
+
+// The strip where thread `part` of `parts` begins: all have about as many bytes.
+int64_t few_cut(const FewLayout& few, const SparseFewRows& all, int64_t part, int64_t parts) {
+  const auto before = [&](int64_t strip) {
+    const double masks = static_cast<double>(strip) * static_cast<double>(few.mask_bytes());
+    return masks + static_cast<double>(all.begins[strip]);
+  };
+  const double share = before(few.strips) * static_cast<double>(part) / static_cast<double>(parts);
+  int64_t low = 0, high = few.strips;
+  if (part == parts) low = high;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    before(middle) < share ? low = middle + 1 : high = middle;
+  }
+  return low;
+}
+
+void run_few(const Plan& p) {
+  const char* packed = static_cast<const char*>(p.call.packed);
+  const SparseHeader& h = p.header;
+  const FewLayout few = few_layout(packed);
+  const int tokens = static_cast<int>(p.input.shape.pixels());
+  const int64_t ldx = few.windows * kFewWindow;
+  const SparseFewRows all = {reinterpret_cast<const int64_t*>(packed + few.begins),
+                             packed + few.masks,
+                             packed + few.values,
+                             packed + few.values + few.value_bytes(h),
+                             static_cast<Dtype>(h.type),
+                             widen_rows(p, tokens, ldx),
+                             ldx,
+                             few.windows,
+                             tokens,
+                             0,
+                             few.strips,
+                             h.oc,
+                             &p.call.epilogue};
+  const int64_t threads = h.oc * h.k() * tokens < kSerialFewWeights ? 1 : num_threads();
+  const int64_t parts = min64(threads, few.strips);
+  parallel_range(parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      SparseFewRows own = all;
+      own.first = few_cut(few, all, i, parts), own.last = few_cut(few, all, i + 1, parts);
+      p.call.kernel.few_rows(own);
+    }
+  });
 }
 
 }  // namespace
@@ -174,6 +244,7 @@ void run_sparse(const SparseCall& call) {
                    static_cast<const char*>(zero), false, false},
                   (s.pixels() + h.nr - 1) / h.nr,
                   h.groups * h.sections()};
+  if (h.few && s.pixels() <= call.kernel.few) return run_few(p);
   const Grid grid = split(p);
   const std::vector<int64_t> columns = balanced_columns(p, grid.tn);
   const int64_t bytes = p.scratch_bytes();

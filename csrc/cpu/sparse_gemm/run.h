@@ -1,6 +1,6 @@
 // A checked product on torch's threads. Only drivers include this.
 #pragma once
-#include "cpu/sparse_gemm/pack.h"
+#include "cpu/sparse_gemm/few_rows.h"
 
 namespace pyops::cpu {
 

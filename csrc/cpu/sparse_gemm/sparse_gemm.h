@@ -29,6 +29,8 @@ enum class SparseProducts : int { f32, s32 };
 constexpr int kSectionRows = 64, kSpareRow = kSectionRows;
 // Most tokens of a tile.
 constexpr int kMostTokens = 64;
+// Most tokens of few_rows.
+constexpr int kMostFewTokens = 16;
 // A row of a block of x begins at one of these bytes.
 constexpr int64_t kBlockReach = 1 << 16;
 
@@ -61,11 +63,35 @@ struct SparseSums {
   const Epilogue* epilogue;
 };
 
+// Few rows by strips [first, last) of a weight in the form of few_rows.h, with the epilogue.
+struct SparseFewRows {
+  // As few_rows.h lays them out; bytes that a caller may have damaged: any value is safe. The
+  // table counts from `values`; kFewSlack bytes can be read from values_end on.
+  const int64_t* begins;
+  const char *masks, *values, *values_end;
+  Dtype type;     // of the values
+  const void* x;  // [tokens][ldx], with zeros from K to the end of its last window
+  int64_t ldx;
+  int64_t windows;  // of k
+  int tokens;       // at most kMostFewTokens; row 0 is that of the output
+  int64_t first, last;
+  int64_t n;  // outputs
+  const Epilogue* epilogue;
+
+  // Where the values of a strip begin, or some place from where reading them is safe.
+  const char* values_of(int64_t strip) const {
+    const int64_t at = begins[strip], most = values_end - values;
+    return values + (at >= 0 && at < most ? at : most);
+  }
+};
+
 struct SparseGemmKernel : KernelRow {  // nr: tokens of a tile, kr: entries of one multiplication
   SparseProducts products;
   void (*tokens)(const SparseTokens&);
   void (*multiply)(const SparseSection&);
   void (*finish)(const SparseSums&);
+  int few, few_of;  // few_rows is faster for so few tokens and weights to an entry
+  void (*few_rows)(const SparseFewRows&);
 };
 
 extern KernelTable sparse_gemm_kernels;
@@ -73,11 +99,12 @@ extern KernelTable sparse_gemm_kernels;
 // The kernel that is allowed now.
 const SparseGemmKernel& sparse_kernel_for(SparseProducts products);
 
-#define PYOPS_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, products) \
-  namespace name {                                                       \
-  void sparse_tokens(const SparseTokens& task);                          \
-  void sparse_multiply(const SparseSection& task);                       \
-  void sparse_finish(const SparseSums& task);                            \
+#define PYOPS_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, products, few, of) \
+  namespace name {                                                                \
+  void sparse_tokens(const SparseTokens& task);                                   \
+  void sparse_multiply(const SparseSection& task);                                \
+  void sparse_finish(const SparseSums& task);                                     \
+  void sparse_few_rows(const SparseFewRows& task);                                \
   }
 #include "cpu/sparse_gemm/kernels.inc"
 #undef PYOPS_SPARSE_GEMM_KERNEL

@@ -4,12 +4,15 @@ namespace pyops::cpu {
 namespace {
 
 const SparseGemmKernel kRows[] = {
-#define PYOPS_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, products) \
-  {{#name, Isa::isa, test_only, nr, kr, false},                          \
-   SparseProducts::products,                                             \
-   name::sparse_tokens,                                                  \
-   name::sparse_multiply,                                                \
-   name::sparse_finish},
+#define PYOPS_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, products, few, of) \
+  {{#name, Isa::isa, test_only, nr, kr, false},                                   \
+   SparseProducts::products,                                                      \
+   name::sparse_tokens,                                                           \
+   name::sparse_multiply,                                                         \
+   name::sparse_finish,                                                           \
+   few,                                                                           \
+   of,                                                                            \
+   name::sparse_few_rows},
 #include "cpu/sparse_gemm/kernels.inc"
 #undef PYOPS_SPARSE_GEMM_KERNEL
 };
