@@ -71,7 +71,9 @@ void packed_conv_shape(const char* op, const Header& h, cpu::Ints shape, cpu::Dt
                   shape[3], "]");
   const auto packed_type = static_cast<cpu::Dtype>(h.type);
   STD_TORCH_CHECK(packed_type == type, op, ": the packed weight is ",
-                  packed_type == cpu::Dtype::f32 ? "torch.float32" : "torch.bfloat16",
+                  packed_type == cpu::Dtype::f32    ? "torch.float32"
+                  : packed_type == cpu::Dtype::bf16 ? "torch.bfloat16"
+                                                    : "torch.int8",
                   ", which goes with x of the same dtype");
 }
 

@@ -5,6 +5,7 @@
 
 #include "checks/common.h"
 #include "cpu/int8_gemm/pack.h"
+#include "cpu/sparse_gemm/pack.h"
 
 namespace pyops::checks {
 
@@ -19,6 +20,8 @@ inline void rows(const char* op, const char* name, const OptionalTensor& t, Scal
 // The header of a packed weight of shape [n, k].
 inline const cpu::PackedHeader& packed(const char* op, const Tensor& t, int64_t n, int64_t k) {
   const void* bytes = packed_bytes(op, "int8_pack", t);
+  STD_TORCH_CHECK(!cpu::is_sparse(bytes, t.numel()), op,
+                  ": packed weight: a sparse one, which this op does not take");
   const char* problem = cpu::packed_problem(bytes, t.numel());
   STD_TORCH_CHECK(problem == nullptr, op, ": packed weight: ", problem ? problem : "");
   const cpu::PackedHeader& h = cpu::packed_header(bytes);

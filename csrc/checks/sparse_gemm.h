@@ -2,9 +2,22 @@
 // those of pyops/ops/sparse_gemm_checks.py and conv_relu_checks.py.
 #pragma once
 #include "checks/conv_relu.h"
+#include "cpu/int8_gemm/int8_gemm.h"
 #include "cpu/sparse_gemm/pack.h"
 
 namespace pyops::checks {
+
+inline void sparse_dtype(const char* op, const char* name, ScalarType type) {
+  STD_TORCH_CHECK(
+      type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Char, op,
+      ": ", name, " must be torch.float32, torch.bfloat16 or torch.int8");
+}
+
+// Of a weight of that type: how many products a sum of int32 may have.
+inline void sparse_depth(const char* op, ScalarType type, int64_t depth) {
+  STD_TORCH_CHECK(type != ScalarType::Char || depth <= cpu::kMaxK, op, ": KH * KW * C / groups is ",
+                  depth, ", but at most 65536 is exact in int32");
+}
 
 // The header of a sparse weight of that shape and type.
 inline const cpu::SparseHeader& packed_sparse(const char* op, const Tensor& t, cpu::Ints shape,

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .packing import SPARSE_MAGIC
+
 HEADER_BYTES = 64
+_INT8 = 3  # of OUT_DTYPES
 MAGIC = b"pyopsCF\0"
-# Of a sparse weight, which has the same header (csrc/cpu/sparse_gemm/pack.h) but for its end.
-SPARSE_MAGIC = b"pyopsSP\0"
 VERSION = 1
 # By the code in the header.
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
@@ -47,12 +48,15 @@ def read_header(packed: Tensor) -> Header:
         raise ValueError(f"packed weight: {packed.numel()} bytes, shorter than its header of 64")
     raw = bytes(packed[:HEADER_BYTES].tolist())
     magic, version, nr, kr, dtype, _, oc, cg, kh, kw, groups, algorithm = _HEADER.unpack(raw)
+    # A sparse weight has the same header (csrc/cpu/sparse_gemm/pack.h) but for its end.
     if magic == SPARSE_MAGIC:
         algorithm = ALGORITHMS.index("sparse")
     elif magic != MAGIC:
         raise ValueError("packed weight: not made by conv_relu_pack (no header)")
     if version != VERSION:
         raise ValueError(f"packed weight: version {version}, expected {VERSION}")
+    if magic == SPARSE_MAGIC and dtype == _INT8:
+        raise ValueError("packed weight: a sparse one of torch.int8, which float ops do not take")
     codes = 0 <= dtype < len(WEIGHT_DTYPES) and 0 <= algorithm < len(ALGORITHMS)
     if not codes or min(nr, kr) < 0 or min(oc, cg, kh, kw, groups) < 1:
         raise ValueError("packed weight: its header is damaged")

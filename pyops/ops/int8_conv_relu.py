@@ -19,6 +19,7 @@ from .conv_arguments import images, padding_of, pair
 from .define import define
 from .epilogue import CONV_ACTIVATION_CODE, OUT_DTYPE_CODE, Activation
 from .int8_conv_packing import read_conv_header
+from .int8_sparse_packing import is_sparse, read_sparse_header
 
 define("int8_conv_pack(Tensor weight, int groups) -> Tensor", plain)
 define("int8_conv_unpack(Tensor packed, int[] shape) -> Tensor", plain)
@@ -90,7 +91,7 @@ def int8_conv_relu(
 
     Args:
         x: int8 or uint8 ``[N, C, H, W]``, best in ``torch.channels_last`` order, or ``[N, C, L]``.
-        packed: ``int8_conv_pack`` of the weight, packed for so many groups.
+        packed: ``int8_conv_pack`` or ``sparse_pack`` of the weight, packed for so many groups.
         weight_shape: its ``[OC, C / groups, KH, KW]``, or ``[OC, C / groups, K]``.
         stride, dilation: one integer or ``(h, w)``; one integer for ``[N, C, L]``.
         padding: an integer, ``(h, w)``, ``(top, bottom, left, right)``, ``(left, right)`` for
@@ -134,6 +135,6 @@ def int8_conv_relu(
     conv_checks.output(op, out_dtype, out_scale, out_zero_point)
     act, to = CONV_ACTIVATION_CODE[activation], OUT_DTYPE_CODE[out_dtype]
     plain.int8_conv_relu_fake(*arguments, act, low, high, slope, to, out_scale, out_zero_point)
-    header = read_conv_header(packed)
+    header = read_sparse_header(packed) if is_sparse(packed) else read_conv_header(packed)
     conv_checks.packed_shape(op, header, shape, arguments[0].shape[1])
     raise refused

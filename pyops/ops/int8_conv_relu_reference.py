@@ -12,6 +12,7 @@ from .conv_checks import Geometry
 from .epilogue import CONV_ACTIVATIONS, OUT_DTYPES, Activation, finish
 from .images import empty_image
 from .int8_gemm_reference import packed_of_unknown_size
+from .int8_sparse_packing import is_sparse, unpack_sparse_plain
 
 _OP = "int8_conv_relu"
 
@@ -172,8 +173,10 @@ def int8_conv_relu_reference(
         residual, residual_scale, residual_zero_point, activation, low, high, slope, out_dtype,
         out_scale, out_zero_point,
     )  # fmt: skip
-    weight = packing.unpack_conv_plain(packed)
-    header = packing.read_conv_header(packed)
+    if is_sparse(packed):
+        header, weight = unpack_sparse_plain(packed)
+    else:
+        header, weight = packing.read_conv_header(packed), packing.unpack_conv_plain(packed)
     conv_checks.packed_shape(_OP, header, weight_shape, x.shape[1])
     g = Geometry(stride, padding, dilation, (out.shape[2], out.shape[3]))
     acc = int8_conv_sums(x, zero_point_x, weight, header.groups, g)

@@ -96,7 +96,7 @@ def int8_gemm(
 
     Args:
         a: int8 or uint8 ``[..., K]``.
-        packed: ``int8_pack`` of the weight ``[n, K]``.
+        packed: ``int8_pack`` or ``sparse_pack`` of the int8 weight ``[n, K]``.
         n: output channels.
         scale_a: float32, one element (per tensor) or one per row of ``a``. None means 1.
         zero_point_a: int32, like ``scale_a``. None means 0.

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from . import checks, packing
 from .epilogue import ACTIVATIONS, OUT_DTYPES, finish
+from .int8_sparse_packing import is_sparse, linear_weight
 
 _FLOAT32_MIN = torch.finfo(torch.float32).tiny
 
@@ -113,7 +114,9 @@ def int8_gemm_reference(
     checks.int8_gemm(a, packed, n, scale_a, zero_point_a, scale_w, bias, residual, dtype)
     checks.int8_gemm_output(ACTIVATIONS[activation], dtype, out_scale, out_zero_point)
     checks.finite_scale(scale_a, dtype)
-    weight = packing.unpack_plain(packed)
+    weight = (
+        linear_weight("int8_gemm", packed) if is_sparse(packed) else packing.unpack_plain(packed)
+    )
     checks.weight_shape("int8_gemm", weight.shape, n, a.shape[-1])
     rows = a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(a.shape[:-1].numel(), 0)
     acc = int8_product(rows, weight)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 HEADER_BYTES = 64
 MAGIC = b"pyopsI8\0"
+SPARSE_MAGIC = b"pyopsSP\0"  # csrc/cpu/sparse_gemm/pack.h
 VERSION = 2
 MAX_K = 65536  # so that no int32 sum of u8 * s8 products can overflow
 _HEADER = struct.Struct("<8siiiiqqq16x")
@@ -45,6 +46,8 @@ def read_header(packed: Tensor) -> Header:
         raise ValueError(f"packed weight: {packed.numel()} bytes, shorter than its header of 64")
     raw = bytes(packed[:HEADER_BYTES].tolist())
     magic, version, nr, kr, cut, n, k, excess = _HEADER.unpack(raw)
+    if magic == SPARSE_MAGIC:
+        raise ValueError("packed weight: a sparse one, which this op does not take")
     if magic != MAGIC:
         raise ValueError("packed weight: not made by int8_pack (no header)")
     sizes = 0 <= k <= MAX_K and n >= 0 and (nr == kr == 0 or (nr > 0 and kr > 0))

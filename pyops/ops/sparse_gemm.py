@@ -1,6 +1,8 @@
 """Products with a sparse weight: only what is not zero is held, loaded and multiplied.
 
 Convolutions with a sparse weight are ``conv_relu`` with ``conv_relu_pack(algorithm="sparse")``.
+A sparse int8 weight goes where a dense one does: ``int8_gemm``, ``int8_linear``,
+``int8_conv_relu``.
 """
 
 from __future__ import annotations
@@ -14,8 +16,6 @@ from .. import backends
 from . import checks
 from . import sparse_gemm_checks as own
 from . import sparse_gemm_reference as plain
-from .conv_relu_checks import dtype as check_dtype
-from .conv_relu_packing import WEIGHT_DTYPES
 from .define import define
 from .epilogue import ACTIVATION_CODE
 
@@ -40,12 +40,13 @@ def sparse_pack(weight: Tensor, groups: int = 1) -> Tensor:
     itself in files. ``sparse_unpack`` inverts it.
 
     Args:
-        weight: float32 or bfloat16 ``[N, K]`` or ``[OC, C / groups, KH, KW]``.
+        weight: float32, bfloat16 or int8 ``[N, K]`` or ``[OC, C / groups, KH, KW]``.
         groups: as in ``torch.nn.Conv2d``.
 
     Raises:
-        TypeError: ``weight`` is neither float32 nor bfloat16.
-        ValueError: neither 2-D nor 4-D, a size of 0, or ``groups`` does not divide OC.
+        TypeError: ``weight`` is neither float32 nor bfloat16 nor int8.
+        ValueError: neither 2-D nor 4-D, a size of 0, ``groups`` does not divide OC, or an int8
+            weight has more than 65536 values for one output.
     """
     image = as_image(weight)
     own.pack(image, groups)
@@ -60,13 +61,14 @@ def sparse_unpack(
     """The weight that ``sparse_pack`` packed, whatever kernel it was for, with its zeros.
 
     Raises:
-        TypeError: ``packed`` is not a 1-D uint8 tensor, or ``dtype`` neither float32 nor bfloat16.
+        TypeError: ``packed`` is not a 1-D uint8 tensor, or ``dtype`` neither float32 nor bfloat16
+            nor int8.
         RuntimeError, ValueError: not such a packed weight, or of another shape or dtype.
     """
-    check_dtype("sparse_unpack", "dtype", dtype)
+    own.weight_dtype("sparse_unpack", "dtype", dtype)
     checks.packed("sparse_unpack", packed, "sparse_pack")
     shape = [*weight_shape, 1, 1] if len(weight_shape) == 2 else list(weight_shape)
-    out: Tensor = torch.ops.pyops.sparse_unpack.default(packed, shape, WEIGHT_DTYPES.index(dtype))
+    out: Tensor = torch.ops.pyops.sparse_unpack.default(packed, shape, own.DTYPES.index(dtype))
     return out.flatten(1) if len(weight_shape) == 2 else out
 
 

@@ -5,28 +5,43 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from . import checks
 from . import conv_relu_checks as conv
 from .epilogue import ACTIVATIONS
+from .packing import MAX_K
+
+DTYPES = (*conv.DTYPES, torch.int8)
+
+
+def weight_dtype(op: str, name: str, given: torch.dtype) -> None:
+    if given not in DTYPES:
+        names = "torch.float32, torch.bfloat16 or torch.int8"
+        raise TypeError(f"{op}: {name} must be {names}, but is {given}")
 
 
 def pack(weight: Tensor, groups: int) -> None:
     op = "sparse_pack"
-    conv.dtype(op, "weight", weight.dtype)
+    weight_dtype(op, "weight", weight.dtype)
     if weight.dim() != 4:
         raise ValueError(
             f"{op}: weight must be 4-D [OC, C / groups, KH, KW], but is {weight.dim()}-D"
         )
     conv.weight_shape(op, weight.shape)
     conv.groups_of(op, weight.shape[0], groups)
+    depth = weight.shape[1:].numel()
+    if weight.dtype == torch.int8 and depth > MAX_K:
+        raise ValueError(
+            f"{op}: KH * KW * C / groups is {depth}, but at most {MAX_K} is exact in int32"
+        )
 
 
-def unpack(packed: Tensor, shape: Sequence[int], weight_dtype: int) -> None:
+def unpack(packed: Tensor, shape: Sequence[int], dtype_code: int) -> None:
     op = "sparse_unpack"
     conv.weight_shape(op, shape)
-    checks.code(op, "weight_dtype", weight_dtype, len(conv.DTYPES))
+    checks.code(op, "weight_dtype", dtype_code, len(DTYPES))
     checks.packed(op, packed, "sparse_pack")
 
 

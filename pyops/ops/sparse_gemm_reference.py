@@ -12,12 +12,15 @@ from . import sparse_gemm_checks as own
 from .conv_relu_reference import unpack_as
 from .epilogue import ACTIVATIONS, Activation, finish_float
 from .int8_gemm_reference import packed_of_unknown_size
+from .int8_sparse_packing import pack_sparse_plain, unpack_sparse_plain
 
 SPARSE = packing.ALGORITHMS.index("sparse")
 
 
 def sparse_pack_reference(weight: Tensor, groups: int) -> Tensor:
     own.pack(weight, groups)
+    if weight.dtype == torch.int8:
+        return pack_sparse_plain(weight, groups)
     return packing.pack_plain(weight, groups, SPARSE)
 
 
@@ -28,13 +31,21 @@ def sparse_pack_fake(weight: Tensor, groups: int) -> Tensor:
 
 def sparse_unpack_reference(packed: Tensor, weight_shape: list[int], weight_dtype: int) -> Tensor:
     own.unpack(packed, weight_shape, weight_dtype)
-    dtype = packing.WEIGHT_DTYPES[weight_dtype]
+    dtype = own.DTYPES[weight_dtype]
+    if dtype == torch.int8:
+        header, weight = unpack_sparse_plain(packed)
+        if list(header.shape) != list(weight_shape):
+            raise ValueError(
+                f"sparse_unpack: the packed weight is {list(header.shape)}, "
+                f"but weight_shape is {list(weight_shape)}"
+            )
+        return weight
     return unpack_as("sparse_unpack", packed, weight_shape, dtype)[0]
 
 
 def sparse_unpack_fake(packed: Tensor, weight_shape: list[int], weight_dtype: int) -> Tensor:
     own.unpack(packed, weight_shape, weight_dtype)
-    return packed.new_empty(weight_shape, dtype=packing.WEIGHT_DTYPES[weight_dtype])
+    return packed.new_empty(weight_shape, dtype=own.DTYPES[weight_dtype])
 
 
 def sparse_refresh_reference(packed: Tensor, weight: Tensor, transposed: bool) -> None:

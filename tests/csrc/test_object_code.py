@@ -69,10 +69,18 @@ DEPTHWISE = (
     Expected("avx512", "vpmaddwd zmm", 12, ("vpdpbusd",)),
     Expected("avx512vnni", "vpdpbusd zmm", 6),
 )
+# Of four outputs that share k: each sum once. (Two of 64 or 32 tokens: half of that.)
+INT8_SPARSE = (
+    Expected("avx512vnni", "vpdpbusd zmm", 16),
+    Expected("avxvnni", "vpdpbusd ymm", 8),
+    Expected("evexvnni", "vpdpbusd ymm", 8),
+    Expected("avx2", "vpmaddwd ymm", 16, ("vpmaddubsw",)),
+)
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(
     r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
 )
+SPARSE_PRODUCTS = re.compile(r"::(add_pairs|add_quad)<\d+>")
 _KERNELS = {
     row.name
     for op in backends.ops()
@@ -145,6 +153,17 @@ def test_hot_loop_of_convolutions(object_code, opcodes, expected):
     assert not sums, f"{expected.kernel} spills sums in its hot loop"
 
 
+@pytest.mark.parametrize("expected", INT8_SPARSE, ids=lambda e: e.kernel)
+@pytest.mark.parametrize("run", ["add_pairs<4>", "add_quad<0, "])
+def test_hot_loop_of_sparse_codes(object_code, opcodes, expected, run):
+    pattern = rf"pyops::cpu::{expected.kernel}::.*::{run}"
+    loop = object_code.hottest_loop(pattern, expected.opcode)
+    pairs = expected.kernel == "avx512vnni" and run.startswith("add_pairs")
+    assert_whole_tiles(opcodes(loop), expected._replace(multiple_of=8) if pairs else expected)
+    sums = [i for i in loop if i.spills and i.operands.endswith(")")]
+    assert not sums, f"{expected.kernel} stores sums in its hot loop"
+
+
 @pytest.mark.parametrize("expected", DEPTHWISE, ids=lambda e: e.kernel)
 def test_hot_loop_of_depthwise_codes(object_code, opcodes, expected):
     pattern = rf"pyops::cpu::{expected.kernel}::.*::slide<"
@@ -193,7 +212,7 @@ def test_generic_code_runs_everywhere(object_code, beyond_sse2):
 def test_nothing_is_fused(object_code):
     """A fused multiply-add rounds once where the contract rounds twice."""
     for function in object_code.functions:
-        if FLOAT_PRODUCTS.search(function.name):
+        if FLOAT_PRODUCTS.search(function.name) or SPARSE_PRODUCTS.search(function.name):
             continue
         fused = [i for i in function.body if i.mnemonic.startswith(("vfm", "vfnm"))]
         assert not fused, f"{function.name}: {fused[0].mnemonic}"

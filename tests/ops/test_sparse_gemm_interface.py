@@ -17,7 +17,8 @@ X = torch.ones(3, 8)
 
 REFUSALS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("sparse_pack", {"weight": WEIGHT.half()}, TypeError,
-     "sparse_pack: weight must be torch.float32 or torch.bfloat16, but is torch.float16"),
+     "sparse_pack: weight must be torch.float32, torch.bfloat16 or torch.int8, but is "
+     "torch.float16"),
     ("sparse_pack", {"weight": WEIGHT[0]}, ValueError,
      "sparse_pack: weight must be 4-D [OC, C / groups, KH, KW], but is 1-D"),
     ("sparse_pack", {"weight": WEIGHT, "groups": 4}, ValueError,
@@ -26,7 +27,8 @@ REFUSALS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
      "sparse_unpack: packed must be the 1-D torch.uint8 tensor that sparse_pack returns, but is "
      "2-D torch.float32"),
     ("sparse_unpack", {"packed": PACKED, "weight_shape": [6, 8], "dtype": torch.half}, TypeError,
-     "sparse_unpack: dtype must be torch.float32 or torch.bfloat16, but is torch.float16"),
+     "sparse_unpack: dtype must be torch.float32, torch.bfloat16 or torch.int8, but is "
+     "torch.float16"),
     ("sparse_refresh", {"packed": PACKED, "weight": WEIGHT[0], "transposed": True}, ValueError,
      "sparse_refresh: weight must be 2-D [K, N], but is 1-D"),
     ("sparse_linear", {"x": X.double(), "packed": PACKED, "n": 6}, TypeError,

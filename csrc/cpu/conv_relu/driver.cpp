@@ -38,7 +38,9 @@ Tensor conv_relu_unpack(const Tensor& packed, std::vector<int64_t> weight_shape,
   const char* op = "conv_relu_unpack";
   checks::conv_weight_shape(op, weight_shape);
   checks::code(op, "weight_dtype", weight_dtype, 2);
-  if (checks::is_sparse(packed)) return new_unpacked(op, packed, weight_shape, weight_dtype);
+  if (checks::is_sparse(packed)) {
+    return new_unpacked(op, packed, weight_shape, static_cast<Dtype>(weight_dtype));
+  }
   checks::packed_conv(op, packed, weight_shape, static_cast<Dtype>(weight_dtype));
   const Tensor w = new_tensor(weight_shape, kTypes[weight_dtype]);
   unpack_conv(packed.const_data_ptr(), w.mutable_data_ptr());

@@ -5,6 +5,7 @@
 #include "cpu/int8_conv_relu/dense.h"
 #include "cpu/int8_conv_relu/depthwise.h"
 #include "cpu/int8_gemm/operands.h"
+#include "cpu/int8_sparse_gemm/call.h"
 
 namespace pyops::cpu {
 namespace {
@@ -23,9 +24,7 @@ Int8ConvCall::Int8ConvCall(const char* op, const Value& x, const Value* residual
                            const Int8ConvArguments& a)
     : epilogue_() {
   STD_TORCH_CHECK(checks::is_codes(x), op, ": x must be torch.int8 or torch.uint8");
-  const Int8ConvHeader& header = checks::packed_int8_conv(op, a.packed);
-  STD_TORCH_CHECK(header.layout != Int8ConvLayout::plain, op,
-                  ": the weight is packed for the reference; pack it again");
+  const Int8ConvHeader header = take_weight(op, a.packed);
   checks::int8_conv_packed_shape(op, header, a.weight_shape, x);
   shape_ = checks::conv_shape(op, x, header.kh, header.kw, a.stride, a.padding, a.dilation);
   shape_.groups = header.groups;
@@ -40,9 +39,8 @@ Int8ConvCall::Int8ConvCall(const char* op, const Value& x, const Value* residual
   const bool operands = a.scale_w.has_value() || a.bias.has_value() || residual != nullptr;
   checks::output(op, a.out_dtype, a.activation, a.scale_x != 1.0 || operands, a.out_scale,
                  a.out_zero_point);
-  check_kernels(op, header, shape_.pixels());
+  if (!sparse_) check_kernels(op, int8_conv_header(packed_), shape_.pixels());
 
-  packed_ = &header;
   scale_w_ = dense(a.scale_w);
   bias_ = dense(a.bias);
   slope_ = dense(a.slope);
@@ -73,6 +71,16 @@ Int8ConvCall::Int8ConvCall(const char* op, const Value& x, const Value* residual
   find_direct_codes(&e, shape_.oc, 255.0 * 128.0 * static_cast<double>(header.depth()));
 }
 
+Int8ConvHeader Int8ConvCall::take_weight(const char* op, const Tensor& packed) {
+  sparse_ = checks::is_sparse(packed);
+  packed_ = packed.const_data_ptr();
+  if (sparse_) return checks::int8_conv_header_of(checks::packed_int8_sparse(op, packed));
+  const Int8ConvHeader& header = checks::packed_int8_conv(op, packed);
+  STD_TORCH_CHECK(header.layout != Int8ConvLayout::plain, op,
+                  ": the weight is packed for the reference; pack it again");
+  return header;
+}
+
 Value Int8ConvCall::out() const {
   return value_like({shape_.n, shape_.oc, shape_.oh, shape_.ow}, epilogue_.out_type);
 }
@@ -98,11 +106,12 @@ void Int8ConvCall::run(const void* x, const void* residual, void* out, int64_t i
   e.zero_a = &zero_x_;
   e.residual = residual;
   e.out = out;
+  const auto padding = static_cast<uint8_t>(zero_x_);
+  if (sparse_) return sparse_codes(shape, x, is_signed_, padding, packed_, e);
   if (int8_conv_header(packed_).layout == Int8ConvLayout::depthwise) {
     return run_depthwise(shape, x, e);
   }
-  const ConvInput image = {static_cast<const uint8_t*>(x), is_signed_,
-                           static_cast<uint8_t>(zero_x_)};
+  const CodesImages image = {static_cast<const uint8_t*>(x), is_signed_, padding};
   dense_conv(shape, image, packed_, e);
 }
 

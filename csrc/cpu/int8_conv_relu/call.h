@@ -1,6 +1,6 @@
 // One int8 convolution: what it is asked to do, checked, and then run on pointers.
 #pragma once
-#include "checks/int8_conv_relu.h"
+#include "checks/int8_sparse_gemm.h"
 #include "cpu/common/driver.h"
 
 namespace pyops::cpu {
@@ -34,10 +34,13 @@ class Int8ConvCall {
   void run(const void* x, const void* residual, void* out, int64_t images) const;
 
  private:
+  // Of the packed weight: its shape.
+  Int8ConvHeader take_weight(const char* op, const Tensor& packed);
   void run_depthwise(const ConvShape& shape, const void* x, const Epilogue& e) const;
 
   ConvShape shape_;
   const void* packed_;
+  bool sparse_;
   OptionalTensor scale_w_, bias_, slope_;  // contiguous
   float scale_x_;
   int32_t zero_x_;

@@ -32,7 +32,7 @@ struct Range {
 
 class DenseConv {
  public:
-  DenseConv(const ConvShape& shape, const ConvInput& input, const void* packed,
+  DenseConv(const ConvShape& shape, const CodesImages& input, const void* packed,
             const Epilogue& epilogue);
   void run();
 
@@ -55,7 +55,7 @@ class DenseConv {
   bool flips() const { return input_.is_signed && groups_[0].form == Codes::u8; }
 
   const ConvShape& shape_;
-  const ConvInput& input_;
+  const CodesImages& input_;
   const Epilogue& epilogue_;
   const int64_t depth_, group_c_, group_oc_;
   std::vector<Group> groups_;
@@ -65,7 +65,7 @@ class DenseConv {
   bool by_taps_;
 };
 
-DenseConv::DenseConv(const ConvShape& shape, const ConvInput& input, const void* packed,
+DenseConv::DenseConv(const ConvShape& shape, const CodesImages& input, const void* packed,
                      const Epilogue& epilogue)
     : shape_(shape),
       input_(input),
@@ -245,7 +245,7 @@ void DenseConv::multiply_block(int64_t group, const uint8_t* a, int64_t lda, con
 
 }  // namespace
 
-void dense_conv(const ConvShape& shape, const ConvInput& input, const void* packed,
+void dense_conv(const ConvShape& shape, const CodesImages& input, const void* packed,
                 const Epilogue& epilogue) {
   DenseConv(shape, input, packed, epilogue).run();
 }

@@ -10,7 +10,7 @@
 
 namespace pyops::cpu {
 
-struct ConvInput {
+struct CodesImages {
   const uint8_t* codes;  // NHWC, int8 or uint8
   bool is_signed;
   uint8_t padding;  // the code of 0
@@ -18,7 +18,7 @@ struct ConvInput {
 
 // packed: pack.h, layout groups. The epilogue's w_sum and zero_shift are set here; its rows are the
 // pixels of the output; find_direct_codes was called for it.
-void dense_conv(const ConvShape& shape, const ConvInput& input, const void* packed,
+void dense_conv(const ConvShape& shape, const CodesImages& input, const void* packed,
                 const Epilogue& epilogue);
 
 }  // namespace pyops::cpu

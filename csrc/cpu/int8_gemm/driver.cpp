@@ -5,12 +5,18 @@
 
 #include "cpu/int8_gemm/codes.h"
 #include "cpu/int8_gemm/pack_parallel.h"
+#include "cpu/int8_sparse_gemm/call.h"
 
 namespace pyops::cpu {
 
-void multiply_codes(const Int8GemmKernel& kernel, const void* packed, const Shape& s,
-                    bool is_signed, const void* a, const Epilogue& epilogue) {
+void multiply_codes(const CodesWeight& weight, const Shape& s, bool is_signed, const void* a,
+                    const Epilogue& epilogue) {
   if (s.m == 0 || s.n == 0) return;
+  const void* packed = weight.packed;
+  if (weight.kernel == nullptr) {
+    return sparse_codes(rows_shape(s.m, s.k, s.n), a, is_signed, 0, packed, epilogue);
+  }
+  const Int8GemmKernel& kernel = *weight.kernel;
   const Codes form = kernel.form_of(is_signed);
   Operand w = {packed, s.n, 0, epilogue};
   w.epilogue.w_sum = packed_sums(packed);
@@ -86,8 +92,7 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
                   "int8_gemm: a must be torch.int8 or torch.uint8");
   checks::at_least_1d("int8_gemm", "a", input);
   const Shape s = {checks::rows_of(input), n, input.size(input.dim() - 1)};
-  const PackedHeader& header = checks::packed("int8_gemm", packed, n, s.k);
-  const Int8GemmKernel& kernel = kernel_for("int8_gemm", header, s.m);
+  const CodesWeight weight = codes_weight("int8_gemm", packed, n, s.k, s.m);
   checks::epilogue("int8_gemm", input, n, scale_w, bias, residual, activation, out_dtype, 6);
   checks::rows("int8_gemm", "scale_a", scale_a, ScalarType::Float, "torch.float32", s.m);
   checks::rows("int8_gemm", "zero_point_a", zero_point_a, ScalarType::Int, "torch.int32", s.m);
@@ -110,7 +115,7 @@ Tensor int8_gemm(const Tensor& input, const Tensor& packed, int64_t n,
   e.zero_a_stride = zero_point_a.has_value() && zero_point_a->numel() > 1;
   e.out_inverse_scale = 1.0f / static_cast<float>(out_scale);
   e.out_zero = static_cast<int32_t>(out_zero_point);
-  multiply_codes(kernel, packed.const_data_ptr(), s, is_signed, a.const_data_ptr(), e);
+  multiply_codes(weight, s, is_signed, a.const_data_ptr(), e);
   return out;
 }
 

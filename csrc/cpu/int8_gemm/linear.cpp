@@ -1,5 +1,7 @@
 // int8_linear: rows are quantized and multiplied in one call.
+#include "cpu/int8_gemm/codes.h"
 #include "cpu/int8_gemm/rows.h"
+#include "cpu/int8_sparse_gemm/call.h"
 
 namespace pyops::cpu {
 
@@ -30,14 +32,18 @@ Tensor int8_linear(const Tensor& input, const Tensor& packed, const Tensor& scal
                   "-D");
   const Tensor x = dense(input);
   const int64_t n = scale_w.size(0), k = x.size(x.dim() - 1), m = checks::rows_of(x);
-  const Int8GemmKernel& kernel = kernel_for(op, checks::packed(op, packed, n, k), m);
+  const CodesWeight weight = codes_weight(op, packed, n, k, m);
   checks::epilogue(op, x, n, scale_w, bias, residual, activation, out_dtype, 3);
   const Operands operands = {dense(scale_w), dense(bias), dense(residual)};
   const Tensor out = output_like(x, n, out_dtype);
   Epilogue e = epilogue_of(operands, activation, out_dtype, out);
-  e.w_sum = packed_sums(packed.const_data_ptr());
-  Operand weight = {packed.const_data_ptr(), n, 0, e};
-  multiply_rows(kernel, x.const_data_ptr(), type, m, k, &weight, 1);
+  if (weight.kernel == nullptr) {
+    sparse_rows(x.const_data_ptr(), type, m, weight.packed, e);
+    return out;
+  }
+  e.w_sum = packed_sums(weight.packed);
+  Operand operand = {weight.packed, n, 0, e};
+  multiply_rows(*weight.kernel, x.const_data_ptr(), type, m, k, &operand, 1);
   return out;
 }
 

@@ -133,14 +133,13 @@ class LinearStep final : public NetStep {
     e.scale_a = &scale_x_;
     e.zero_a = &zero_x_;
     e.out = r[y].data;
-    multiply_codes(*kernel_, packed_, shape_, is_signed_, r[x_].data, e);
+    multiply_codes(weight_, shape_, is_signed_, r[x_].data, e);
   }
 
  private:
   int x_;
   Shape shape_;
-  const Int8GemmKernel* kernel_;
-  const void* packed_;
+  CodesWeight weight_;
   bool is_signed_;
   float scale_x_;
   int32_t zero_x_;
@@ -165,7 +164,7 @@ LinearStep::LinearStep(StepReader* in, Value* made) {
   const Tensor& packed = in->tensor();
   const OptionalTensor scale_w = in->tensor(), bias = in->tensor_if(in->integer(4));
   const double* numbers = in->numbers(2);
-  kernel_ = &kernel_for(op, checks::packed(op, packed, n, k), shape_.m);
+  weight_ = codes_weight(op, packed, n, k, shape_.m);
   checks::channels(op, "scale_w", scale_w, n);
   checks::channels(op, "bias", bias, n);
   checks::code(op, "activation", in->integer(3), kLinearActivations);
@@ -173,7 +172,6 @@ LinearStep::LinearStep(StepReader* in, Value* made) {
   checks::scale(op, "scale_a", numbers[0]);
   checks::zero_point(op, "zero_point_a", in->integer(2), type);
   checks::output(op, out_dtype, in->integer(3), true, numbers[1], in->integer(6));
-  packed_ = packed.const_data_ptr();
   is_signed_ = type == Dtype::s8;
   scale_x_ = static_cast<float>(numbers[0]);
   zero_x_ = static_cast<int32_t>(in->integer(2));

@@ -16,6 +16,7 @@ namespace {
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
 #include "cpu/common/epilogue_float.inl.h"
+#include "cpu/sparse_gemm/items.inl.h"
 
 constexpr int kVecs = 4, kQuadVecs = 4;
 using Four = F32;

@@ -8,12 +8,13 @@ namespace {
 
 Tensor sparse_pack(const Tensor& weight, int64_t groups) {
   const char* op = "sparse_pack";
-  checks::conv_dtype(op, "weight", weight.scalar_type());
+  checks::sparse_dtype(op, "weight", weight.scalar_type());
   STD_TORCH_CHECK(weight.dim() == 4, op, ": weight must be 4-D [OC, C / groups, KH, KW], but is ",
                   weight.dim(), "-D");
   const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
   checks::conv_weight_shape(op, shape);
   checks::conv_groups(op, shape[0], groups);
+  checks::sparse_depth(op, weight.scalar_type(), shape[1] * shape[2] * shape[3]);
   return new_sparse(op, weight, groups);
 }
 
@@ -21,8 +22,9 @@ Tensor sparse_unpack(const Tensor& packed, std::vector<int64_t> weight_shape,
                      int64_t weight_dtype) {
   const char* op = "sparse_unpack";
   checks::conv_weight_shape(op, weight_shape);
-  checks::code(op, "weight_dtype", weight_dtype, 2);
-  return new_unpacked(op, packed, weight_shape, weight_dtype);
+  checks::code(op, "weight_dtype", weight_dtype, 3);
+  constexpr Dtype kTypesOfWeights[] = {Dtype::f32, Dtype::bf16, Dtype::s8};
+  return new_unpacked(op, packed, weight_shape, kTypesOfWeights[weight_dtype]);
 }
 
 void sparse_refresh(const Tensor& packed, const Tensor& weight, bool transposed) {

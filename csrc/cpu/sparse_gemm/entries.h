@@ -5,6 +5,34 @@
 
 namespace pyops::cpu {
 
+// How many entries of an output an item holds, and where. kMostDepth: values of k in a block.
+// kQuadCost: how many entries of pairs take the time of one k of a quad. set_has, has: whether an
+// output of a quad has an entry of its own; of codes nobody asks.
+struct FloatItems {
+  using Pair = SparsePairItem;
+  using Quad = SparseQuadItem;
+  using Weight = float;
+  static constexpr int kPairEntries = 2, kQuadEntries = 1, kMostDepth = 256;
+  static constexpr double kQuadCost = 10.0 / 3.0;
+  static constexpr int pair_at(int output, int entry) { return 2 * entry + output; }
+  static constexpr int quad_at(int output, int) { return output; }
+  static void set_has(Quad* item, int output) {
+    item->has = static_cast<uint16_t>(item->has | 1 << output);
+  }
+  static bool has(const Quad& item, int output) { return (item.has >> output & 1) != 0; }
+};
+struct Int8Items {
+  using Pair = Int8PairItem;
+  using Quad = Int8QuadItem;
+  using Weight = int8_t;
+  static constexpr int kPairEntries = 4, kQuadEntries = 4, kMostDepth = 512;
+  static constexpr double kQuadCost = 2.2;
+  static constexpr int pair_at(int output, int entry) { return 4 * output + entry; }
+  static constexpr int quad_at(int output, int entry) { return 4 * output + entry; }
+  static void set_has(Quad*, int) {}
+  static bool has(const Quad&, int) { return true; }
+};
+
 // Which section a part is.
 struct SparsePlace {
   int64_t row, rows;  // outputs of all groups
@@ -22,6 +50,7 @@ inline SparsePlace place_of(const SparseHeader& h, int64_t part) {
 
 inline float value_at(const void* w, Dtype type, int64_t at) {
   if (type == Dtype::bf16) return bf16_to_float(static_cast<const uint16_t*>(w)[at]);
+  if (type == Dtype::s8) return static_cast<const int8_t*>(w)[at];
   return static_cast<const float*>(w)[at];
 }
 

@@ -11,6 +11,7 @@ namespace {
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
 #include "cpu/common/epilogue_float.inl.h"
+#include "cpu/sparse_gemm/items.inl.h"
 
 constexpr int kVecs = 8, kQuadVecs = 8;
 

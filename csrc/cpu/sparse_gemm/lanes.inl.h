@@ -1,5 +1,5 @@
 // Sparse products with tokens in lanes, in float32. Include after epilogue_float.inl.h and
-// fused_*.inl.h. The kernel file provides
+// fused_*.inl.h and items.inl.h. The kernel file provides
 //
 //   kVecs        vectors of a tile: nr = kVecs * kLanes
 //   kQuadVecs    of those, how many times 4 sums stay in registers
@@ -7,17 +7,8 @@
 
 constexpr int kTokens = kVecs * kLanes;
 
-// Copies, so that nothing has to be aligned.
-template <class T>
-inline T read(const char* from) {
-  T value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return value;
-}
-
-// Where x of an item's entry i begins.
-inline const float* row_of(const char* x, uint64_t at, int i) {
-  return reinterpret_cast<const float*>(x + ((at >> (16 * i)) & 0xffff));
+inline const float* x_of(const char* x, uint64_t at, int i) {
+  return reinterpret_cast<const float*>(row_of(x, at, i));
 }
 
 inline float* sums_of(const SparseSection& t, int row) {
@@ -59,10 +50,10 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
          p += sizeof(SparsePairItem)) {
       const auto at = read<uint64_t>(p);
       const Four w = load_four(p + sizeof at);
-      add_products(spread<0>(w), row_of(x, at, 0), a);
-      add_products(spread<1>(w), row_of(x, at, 1), b);
-      add_products(spread<2>(w), row_of(x, at, 2), a);
-      add_products(spread<3>(w), row_of(x, at, 3), b);
+      add_products(spread<0>(w), x_of(x, at, 0), a);
+      add_products(spread<1>(w), x_of(x, at, 1), b);
+      add_products(spread<2>(w), x_of(x, at, 2), a);
+      add_products(spread<3>(w), x_of(x, at, 3), b);
     }
     end_sums(a, to_a);
     end_sums(b, to_b);

@@ -4,21 +4,26 @@
 #include <unistd.h>
 #endif
 
+#include <cstddef>
 #include <cstring>
 
 namespace pyops::cpu {
 namespace {
 
-constexpr char kMagic[8] = {'p', 'y', 'o', 'p', 's', 'S', 'P', '\0'};
 constexpr int32_t kVersion = 1;
 constexpr int64_t kMostBytes = int64_t{1} << 46;
-constexpr int64_t kLeastStep = 16, kMostStep = 256;  // of kc
+constexpr int64_t kDepthStep = 16;  // kc is a multiple of it
+
+int64_t most_depth(const SparseHeader& h) {
+  return h.of_codes() ? Int8Items::kMostDepth : FloatItems::kMostDepth;
+}
 
 bool known_format(const SparseHeader& h) {
   const auto type = static_cast<Dtype>(h.type);
-  const bool types = (type == Dtype::f32 || type == Dtype::bf16) && h.products == 0;
+  const bool floats = type == Dtype::f32 || type == Dtype::bf16;
+  const bool types = floats ? h.products == 0 : type == Dtype::s8 && h.of_codes();
   const bool layout = h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
-                      int64_t{h.kc} * h.nr * 4 < kBlockReach;
+                      h.kc <= most_depth(h) && h.kc * h.row_bytes() < kBlockReach;
   const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1;
   if (!types || !layout || !shape || h.oc % h.groups != 0) return false;
   // In double: a product of damaged sizes could wrap around.
@@ -26,62 +31,108 @@ bool known_format(const SparseHeader& h) {
   return all < static_cast<double>(kMostBytes);
 }
 
-// How much of x stays in the first-level cache, beside the weight that streams by.
+// Blocks of x that fill the first-level cache gain more by fewer loads and stores of sums than the
+// weight and the sums that pass by cost them.
 int64_t block_bytes() {
   int64_t cache = 32 << 10;
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
   if (const long size = sysconf(_SC_LEVEL1_DCACHE_SIZE); size > 0) cache = size;
 #endif
-  return cache * 3 / 4;
+  return cache;
 }
 
-// visit(row, k, value): every entry of a part, but not what only fills up pairs and quads; value: 4
-// bytes.
-// A caller may have damaged the bytes.
-template <class Char, class F>
-void each_entry(const SparseHeader& h, Char* section, Char* end, const SparsePlace& p,
-                const F& visit) {
-  const int64_t line = h.nr * 4;
-  const auto has = [&](const Char* from, int64_t items, size_t size) {
-    return (end - from) / static_cast<int64_t>(size) >= items;
-  };
-  const auto entry = [&](int row, int64_t at, Char* value) {
-    const int64_t k = p.k + at / line;
-    if (row < p.rows && k < p.k_end) visit(p.row + row, k, value);
-  };
-  SparseCounts counts;
-  std::memcpy(&counts, section, sizeof counts);
-  Char* next = section + sizeof counts;
-  for (uint32_t run = 0; run < counts.pairs; ++run) {
-    SparsePair pair;
-    if (!has(next, 1, sizeof pair)) return;
-    std::memcpy(&pair, next, sizeof pair);
-    next += sizeof pair;
-    if (!has(next, pair.items, sizeof(SparsePairItem))) return;
-    for (uint32_t i = 0; i < pair.items; ++i, next += sizeof(SparsePairItem)) {
-      SparsePairItem item;
-      std::memcpy(&item, next, sizeof item);
-      for (int j = 0; j < 4; ++j) {
-        if (item.at[j] != h.kc * line) {
-          entry(pair.rows[j % 2], item.at[j], next + offsetof(SparsePairItem, w) + 4 * j);
-        }
-      }
+// visit(row, k, weight): every entry of a part, but not what only fills up pairs and quads of
+// floats. A caller may have damaged the bytes.
+template <class Items, class Char, class F>
+class SectionWalk {
+ public:
+  SectionWalk(const SparseHeader& h, const SparsePlace& place, Char* section, Char* end,
+              const F& visit)
+      : h_(h), place_(place), next_(section), end_(end), visit_(visit) {}
+
+  void run() {
+    SparseCounts counts;
+    take(&counts);
+    for (uint32_t i = 0; i < counts.pairs; ++i) {
+      if (!pair()) return;
+    }
+    for (uint32_t i = 0; i < counts.quads; ++i) {
+      if (!quad()) return;
     }
   }
-  for (uint32_t run = 0; run < counts.quads; ++run) {
-    SparseQuad quad;
-    if (!has(next, 1, sizeof quad)) return;
-    std::memcpy(&quad, next, sizeof quad);
-    next += sizeof quad;
-    if (!has(next, quad.items, sizeof(SparseQuadItem))) return;
-    for (uint32_t i = 0; i < quad.items; ++i, next += sizeof(SparseQuadItem)) {
-      SparseQuadItem item;
-      std::memcpy(&item, next, sizeof item);
-      for (int j = 0; j < 4; ++j) {
-        if ((item.has >> j & 1) == 0) continue;
-        entry(quad.rows[j], item.at, next + offsetof(SparseQuadItem, w) + 4 * j);
+
+ private:
+  template <class T>
+  bool has(int64_t count) const {
+    return (end_ - next_) / static_cast<int64_t>(sizeof(T)) >= count;
+  }
+  template <class T>
+  void take(T* to) {
+    std::memcpy(to, next_, sizeof *to);
+    next_ += sizeof *to;
+  }
+
+  void entry(int row, int64_t at, Char* weight) const {
+    const int64_t k = at / h_.row_bytes();
+    if (k < h_.kc && row < place_.rows && place_.k + k < place_.k_end) {
+      visit_(place_.row + row, place_.k + k, weight);
+    }
+  }
+
+  bool pair() {
+    using Item = typename Items::Pair;
+    SparsePair run;
+    if (!has<SparsePair>(1)) return false;
+    take(&run);
+    if (!has<Item>(run.items)) return false;
+    for (uint32_t i = 0; i < run.items; ++i) {
+      Char* weights = next_ + offsetof(Item, w);
+      Item item;
+      take(&item);
+      for (int j = 0; j < 2 * Items::kPairEntries; ++j) {
+        const int output = j / Items::kPairEntries;
+        const int place = Items::pair_at(output, j % Items::kPairEntries);
+        entry(run.rows[output], item.at[place], weights + place * sizeof(typename Items::Weight));
       }
     }
+    return true;
+  }
+
+  bool quad() {
+    using Item = typename Items::Quad;
+    SparseQuad run;
+    if (!has<SparseQuad>(1)) return false;
+    take(&run);
+    if (!has<Item>(run.items)) return false;
+    for (uint32_t i = 0; i < run.items; ++i) {
+      Char* weights = next_ + offsetof(Item, w);
+      Item item;
+      take(&item);
+      for (int j = 0; j < 4 * Items::kQuadEntries; ++j) {
+        const int output = j / Items::kQuadEntries, of = j % Items::kQuadEntries;
+        if (!Items::has(item, output)) continue;
+        const int place = Items::quad_at(output, of);
+        entry(run.rows[output], item.at[of], weights + place * sizeof(typename Items::Weight));
+      }
+    }
+    return true;
+  }
+
+  const SparseHeader& h_;
+  const SparsePlace& place_;
+  Char* next_;
+  Char* const end_;
+  const F& visit_;
+};
+
+template <class Char, class F>
+void each_entry(const SparseHeader& h, Char* all, int64_t part, const F& visit) {
+  const int64_t* begins = sparse_begins(all) + part;
+  const SparsePlace place = place_of(h, part);
+  if (h.of_codes()) {
+    SectionWalk<Int8Items, Char, F>(h, place, all + begins[0], all + begins[1], visit).run();
+  } else {
+    SectionWalk<FloatItems, Char, F>(h, place, all + begins[0], all + begins[1], visit).run();
   }
 }
 
@@ -90,7 +141,7 @@ void each_entry(const SparseHeader& h, Char* section, Char* end, const SparsePla
 SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const int64_t* shape,
                               int64_t groups) {
   SparseHeader h = {};
-  std::memcpy(h.magic, kMagic, 8);
+  std::memcpy(h.magic, kSparseMagic, 8);
   h.version = kVersion;
   h.nr = kernel.nr, h.kr = kernel.kr;
   h.type = static_cast<int32_t>(type);
@@ -98,14 +149,14 @@ SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const 
   h.oc = static_cast<int32_t>(shape[0]), h.cg = static_cast<int32_t>(shape[1]);
   h.kh = static_cast<int32_t>(shape[2]), h.kw = static_cast<int32_t>(shape[3]);
   h.groups = static_cast<int32_t>(groups);
-  const int64_t line = kernel.nr * 4;
-  const int64_t fit = min64(min64(block_bytes(), kBlockReach - line) / line, kMostStep);
-  h.kc = static_cast<int32_t>(max64(kLeastStep, fit / kLeastStep * kLeastStep));
+  const int64_t line = h.row_bytes();
+  const int64_t fit = min64(min64(block_bytes(), kBlockReach - line) / line, most_depth(h));
+  h.kc = static_cast<int32_t>(max64(kDepthStep, fit / kDepthStep * kDepthStep));
+  if (h.of_codes()) {  // of the same length, because a short last one pays for its sums alike
+    const int64_t k = h.k(), blocks = (k + h.kc - 1) / h.kc;
+    h.kc = static_cast<int32_t>(round_up((k + blocks - 1) / blocks, kDepthStep));
+  }
   return h;
-}
-
-bool is_sparse(const void* packed, int64_t bytes) {
-  return bytes >= 64 && std::memcmp(packed, kMagic, 8) == 0;
 }
 
 const char* sparse_problem(const void* packed, int64_t bytes) {
@@ -113,7 +164,7 @@ const char* sparse_problem(const void* packed, int64_t bytes) {
   const SparseHeader& h = sparse_header(packed);
   if (h.version != kVersion) return "made by another version of pyops";
   if (!known_format(h)) return "its header is damaged";
-  const int64_t parts = h.parts(), table = 64 + 8 * (parts + 1);
+  const int64_t parts = h.parts(), table = h.sections_at();
   if (h.bytes != bytes || bytes < table) return "its length contradicts its header";
   const int64_t* begins = sparse_begins(packed);
   bool inside = begins[0] == table && round_up(begins[parts], 64) == bytes;
@@ -123,16 +174,25 @@ const char* sparse_problem(const void* packed, int64_t bytes) {
   return inside ? nullptr : "its table of sections is damaged";
 }
 
+void sum_weights(const SparseHeader& h, const int8_t* w, int32_t* sums) {
+  for (int64_t row = 0; row < h.oc; ++row, w += h.k()) {
+    sums[row] = 0;
+    for (int64_t k = 0; k < h.k(); ++k) sums[row] += w[k];
+  }
+}
+
 void unpack_sparse(const void* packed, int64_t first, int64_t last, const SparseMatrix& to) {
   const SparseHeader& h = sparse_header(packed);
   for (int64_t part = first; part < last; ++part) {
-    const char* all = static_cast<const char*>(packed);
-    const int64_t* begins = sparse_begins(packed) + part;
-    each_entry(h, all + begins[0], all + begins[1], place_of(h, part),
-               [&](int64_t row, int64_t k, const char* value) {
-                 float v;
-                 std::memcpy(&v, value, 4);
+    each_entry(h, static_cast<const char*>(packed), part,
+               [&](int64_t row, int64_t k, const char* weight) {
                  const int64_t at = to.place(h, row, k);
+                 if (to.type == Dtype::s8) {
+                   static_cast<int8_t*>(to.data)[at] = static_cast<int8_t>(*weight);
+                   return;
+                 }
+                 float v;
+                 std::memcpy(&v, weight, 4);
                  if (to.type == Dtype::bf16) {
                    static_cast<uint16_t*>(to.data)[at] = static_cast<uint16_t>(float_bits(v) >> 16);
                  } else {
@@ -145,13 +205,10 @@ void unpack_sparse(const void* packed, int64_t first, int64_t last, const Sparse
 void refresh_sparse(void* packed, int64_t first, int64_t last, const SparseMatrix& from) {
   const SparseHeader& h = sparse_header(packed);
   for (int64_t part = first; part < last; ++part) {
-    char* all = static_cast<char*>(packed);
-    const int64_t* begins = sparse_begins(packed) + part;
-    each_entry(h, all + begins[0], all + begins[1], place_of(h, part),
-               [&](int64_t row, int64_t k, char* value) {
-                 const float v = value_at(from.data, from.type, from.place(h, row, k));
-                 std::memcpy(value, &v, 4);
-               });
+    each_entry(h, static_cast<char*>(packed), part, [&](int64_t row, int64_t k, char* weight) {
+      const float v = value_at(from.data, from.type, from.place(h, row, k));
+      std::memcpy(weight, &v, 4);
+    });
   }
 }
 

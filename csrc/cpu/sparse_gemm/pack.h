@@ -2,6 +2,7 @@
 //
 //   byte 0   SparseHeader                                                             64 bytes
 //       64   int64 begin[parts + 1]: where each section begins, and the last one ends
+//            of an int8 weight: int32 w_sum[oc] = sum over k of w[oc][k], up to a multiple of 8
 //            sections: [group][block of kc values of k][kSectionRows outputs of the group]
 //            zeros up to a multiple of 64 bytes
 //
@@ -9,7 +10,9 @@
 //            runs of two outputs:   SparsePair, then its items      two entries of either output
 //            runs of four outputs:  SparseQuad, then its items      one entry of each output
 //
-// An item's `at` is where x[k] begins in a block of x: (k - k0) * nr * 4 bytes. Outputs of a pair
+// and of an int8 weight, whose multiplications take four entries each, items of four.
+//
+// An item's `at` is where x[k] begins in a block of x: (k - k0) * row_bytes(). Outputs of a pair
 // have about the same number of entries; what is missing has weight 0 and points to row kc of the
 // block, which is zero. Four adjacent outputs become a quad where they share most of their k; what
 // one of them lacks has weight 0. In the first block of k all outputs occur, in the others those
@@ -17,14 +20,18 @@
 //
 // K runs over taps and channels in order of (ky, kx, c). Only what is not 0 is an entry.
 #pragma once
+#include <cstring>
+
 #include "cpu/sparse_gemm/sparse_gemm.h"
 
 namespace pyops::cpu {
 
+constexpr char kSparseMagic[8] = {'p', 'y', 'o', 'p', 's', 'S', 'P', '\0'};
+
 struct SparseHeader {
   char magic[8];
   int32_t version, nr, kr;
-  int32_t type;      // Dtype of the weight: f32 or bf16
+  int32_t type;      // Dtype of the weight: f32 or bf16; s8
   int32_t products;  // SparseProducts of the kernel
   int32_t oc, cg, kh, kw, groups;
   int32_t kc;  // values of k in a block
@@ -37,6 +44,13 @@ struct SparseHeader {
   int64_t sections() const { return (group_oc() + kSectionRows - 1) / kSectionRows; }
   int64_t blocks() const { return (k() + kc - 1) / kc; }
   int64_t parts() const { return groups * blocks() * sections(); }
+  bool of_codes() const { return products == static_cast<int32_t>(SparseProducts::s32); }
+  // Of one value of k in a block of x: codes are widened where two entries make a multiplication.
+  int64_t row_bytes() const { return int64_t{nr} * (!of_codes() ? 4 : kr == 2 ? 2 : 1); }
+  int64_t sums_at() const { return 64 + 8 * (parts() + 1); }
+  int64_t sections_at() const {
+    return sums_at() + (of_codes() ? round_up(4 * int64_t{oc}, 8) : 0);
+  }
 };
 static_assert(sizeof(SparseHeader) == 64, "pyops/ops/sparse_gemm_packing.py reads these bytes");
 
@@ -56,8 +70,17 @@ struct SparseQuad {
   uint32_t items;
 };
 struct SparseQuadItem {
-  uint16_t at, has;  // bit i of has: output i has this entry, and not only a 0 in its place
+  uint16_t at[1], has;  // bit i: output i has this entry, and not only a 0 in its place
   float w[4];
+};
+// Of codes.
+struct Int8PairItem {
+  uint16_t at[8];  // four of output 0, four of output 1
+  int8_t w[8];
+};
+struct Int8QuadItem {
+  uint16_t at[4];
+  int8_t w[16];  // four of each output
 };
 
 // A weight [oc][cg][kh][kw] as `kernel` takes it: the header, all but its length.
@@ -66,7 +89,9 @@ SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const 
 // Null, or what is wrong with the bytes: no header, another version, another length.
 const char* sparse_problem(const void* packed, int64_t bytes);
 // Whether the bytes, which are those of any packed weight, begin as a sparse one.
-bool is_sparse(const void* packed, int64_t bytes);
+inline bool is_sparse(const void* packed, int64_t bytes) {
+  return bytes >= 64 && std::memcmp(packed, kSparseMagic, sizeof kSparseMagic) == 0;
+}
 
 inline const SparseHeader& sparse_header(const void* packed) {
   return *static_cast<const SparseHeader*>(packed);
@@ -74,10 +99,17 @@ inline const SparseHeader& sparse_header(const void* packed) {
 inline const int64_t* sparse_begins(const void* packed) {
   return reinterpret_cast<const int64_t*>(static_cast<const char*>(packed) + 64);
 }
+// Of an int8 weight.
+inline const int32_t* sparse_sums(const void* packed) {
+  const int64_t at = sparse_header(packed).sums_at();
+  return reinterpret_cast<const int32_t*>(static_cast<const char*>(packed) + at);
+}
 inline int64_t sparse_part(const SparseHeader& h, int64_t group, int64_t block, int64_t section) {
   return (group * h.blocks() + block) * h.sections() + section;
 }
 
+// For an int8 weight: its w_sum.
+void sum_weights(const SparseHeader& header, const int8_t* w, int32_t* sums);
 // Writes one section of a weight [oc][cg][kh][kw] of the header's type; null: counts. Returns how
 // many bytes it takes.
 int64_t pack_section(const SparseHeader& header, const void* w, int64_t part, char* out);

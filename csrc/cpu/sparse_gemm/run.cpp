@@ -12,7 +12,7 @@ namespace {
 
 // Sections whose sums stay in L2 while the blocks of k pass.
 constexpr int64_t kMostSections = 16;
-constexpr int64_t kElement = 4;  // bytes of x in a block, and of a sum
+constexpr int64_t kSumBytes = 4;
 
 struct Plan {
   const SparseCall& call;
@@ -20,11 +20,11 @@ struct Plan {
   ConvInput input;
   int64_t tiles, columns;  // columns: sections of all groups
 
-  int64_t line() const { return header.nr * kElement; }
+  int64_t line() const { return header.row_bytes(); }
   int64_t tables_bytes() const { return round_up(header.taps() * header.nr * 8, 64); }
   // An item may point anywhere up to kBlockReach.
   int64_t block_bytes() const { return kBlockReach + line(); }
-  int64_t section_bytes() const { return (kSectionRows + 1) * line(); }
+  int64_t section_bytes() const { return (kSectionRows + 1) * header.nr * kSumBytes; }
   // One thread's tables of pointers, block of x and sums.
   int64_t scratch_bytes() const {
     const int64_t sections = min64(kMostSections, header.sections());
@@ -55,10 +55,30 @@ void fill_tables(const Plan& p, const Tile& tile) {
   }
 }
 
+// Values [k0, k1) of the tile's tokens, segment after segment.
+void fill_codes(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int64_t k1,
+                char* block) {
+  const SparseHeader& h = p.header;
+  const void* rows[kMostTokens];
+  for (int64_t k = k0; k < k1;) {
+    const int64_t segment = k / h.cg, from = k % h.cg, to = min64(h.cg, from + k1 - k);
+    const void* const* table = tile.tables;
+    for (int first = 0; first < tile.tokens; first += kConvPixels) {
+      const int tokens = tile.in_strip(first);
+      for (int i = 0; i < tokens; ++i) rows[first + i] = table[segment * tokens + i];
+      table += h.taps() * tokens;
+    }
+    p.call.kernel.tokens({rows, h.cg, group * h.cg, p.call.type, tile.tokens, 0, from, to, block});
+    block += (to - from) * p.line();
+    k += to - from;
+  }
+}
+
 // Values [k0, k1) of the tile's tokens, and the zeros behind the block.
 void fill_block(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int64_t k1,
                 char* block) {
   const SparseHeader& h = p.header;
+  if (h.of_codes()) return fill_codes(p, tile, group, k0, k1, block);
   const void* const* rows = tile.tables;
   for (int first = 0; first < tile.tokens; first += kConvPixels) {
     const int tokens = tile.in_strip(first);
@@ -131,7 +151,8 @@ std::vector<int64_t> balanced_columns(const Plan& p, int64_t parts) {
 Grid split(const Plan& p) {
   const ConvShape& s = p.input.shape;
   const auto bytes = static_cast<double>(p.header.bytes);
-  const double entries = bytes / sizeof(SparsePairItem) * 4;
+  const double entries =
+      bytes / static_cast<double>(sizeof(SparsePairItem)) * (p.header.of_codes() ? 8 : 4);
   const double tile = static_cast<double>(p.header.nr) * entries / static_cast<double>(p.columns);
   return split_work({static_cast<int64_t>(static_cast<double>(s.pixels()) * entries), tile, p.tiles,
                      p.columns, 1.0 * s.n * s.h * s.w * s.c * p.input.element, bytes});
@@ -146,7 +167,7 @@ void run_sparse(const SparseCall& call) {
   const int64_t element = dtype_bytes(call.type);
   const char* x = static_cast<const char*>(call.x);
   void* zero = zeros.get(s.c * element);
-  std::memset(zero, 0, static_cast<size_t>(s.c * element));
+  std::memset(zero, call.padding, static_cast<size_t>(s.c * element));
   const Plan p = {call,
                   h,
                   {s, x, element, x + s.n * s.h * s.w * s.c * element,

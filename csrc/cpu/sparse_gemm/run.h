@@ -11,6 +11,7 @@ struct SparseCall {
   Dtype type;  // of x
   const void* x;
   Epilogue epilogue;
+  uint8_t padding = 0;  // of codes: what stands outside an image
 };
 
 void run_sparse(const SparseCall& call);

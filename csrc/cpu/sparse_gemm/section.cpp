@@ -9,20 +9,28 @@ namespace pyops::cpu {
 namespace {
 
 struct Entry {
-  int64_t k;  // from the block's first on
+  int32_t k;  // from the block's first on
   float value;
 };
-using Row = std::vector<Entry>;
 
-Row row_entries(const SparseHeader& h, const void* w, const SparsePlace& p, int64_t row) {
+// The entries of one output.
+template <int kMostDepth>
+struct Row {
+  Entry entries[kMostDepth];
+  int32_t count;
+};
+
+template <class Row>
+void fill_row(const SparseHeader& h, const void* w, const SparsePlace& p, int64_t index, Row* row) {
   const auto type = static_cast<Dtype>(h.type);
   const SparseMatrix m = {nullptr, type, h.k(), 1};
-  Row entries;
+  row->count = 0;
   for (int64_t k = p.k; k < p.k_end; ++k) {
-    const float value = value_at(w, type, m.place(h, p.row + row, k));
-    if (value != 0) entries.push_back({k - p.k, value});  // NaN too
+    const float value = value_at(w, type, m.place(h, p.row + index, k));
+    // Without a branch that nothing predicts. NaN is an entry.
+    row->entries[row->count] = {static_cast<int32_t>(k - p.k), value};
+    row->count += value != 0;
   }
-  return entries;
 }
 
 // Bytes one after another; without memory it counts.
@@ -41,21 +49,23 @@ class Writer {
   int64_t bytes_ = 0;
 };
 
+template <class Items>
 class Section {
  public:
-  Section(const SparseHeader& h, const void* w, int64_t part) : h_(h), place_(place_of(h, part)) {
-    for (int64_t row = 0; row < place_.rows; ++row) rows_.push_back(row_entries(h, w, place_, row));
+  Section(const SparseHeader& h, const void* w, int64_t part)
+      : h_(h), place_(place_of(h, part)), rows_(static_cast<size_t>(place_.rows)) {
+    for (int64_t row = 0; row < place_.rows; ++row) fill_row(h, w, place_, row, &rows_[row]);
     for (int64_t row = 0; row < place_.rows; row += 4) {
-      if (row + 4 <= place_.rows && shared(row)) {
+      if (row + 4 <= place_.rows && shared(row) > 0) {
         quads_.push_back(row);
         continue;
       }
       for (int64_t r = row; r < min64(row + 4, place_.rows); ++r) {
-        if (place_.first || !rows_[r].empty()) singles_.push_back(r);
+        if (place_.first || rows_[r].count > 0) singles_.push_back(r);
       }
     }
     std::stable_sort(singles_.begin(), singles_.end(),
-                     [this](int64_t a, int64_t b) { return rows_[a].size() > rows_[b].size(); });
+                     [this](int64_t a, int64_t b) { return rows_[a].count > rows_[b].count; });
   }
 
   int64_t write(char* out) const {
@@ -70,73 +80,102 @@ class Section {
   }
 
  private:
-  // The k of outputs [row, row + 4), in order.
-  std::vector<int64_t> union_of(int64_t row) const {
-    std::vector<int64_t> all;
-    for (int64_t i = row; i < row + 4; ++i) {
-      for (const Entry& e : rows_[i]) all.push_back(e.k);
+  using Weight = typename Items::Weight;
+  static constexpr int32_t kNone = Items::kMostDepth;
+
+  // The k of outputs [row, row + 4), in order, one after another to visit(k, values, has); has: a
+  // bit for each output that has it.
+  template <class F>
+  void each_of_four(int64_t row, const F& visit) const {
+    int32_t next[4] = {};
+    for (;;) {
+      int32_t k = kNone;
+      for (int i = 0; i < 4; ++i) k = std::min(k, k_of(row + i, next[i]));
+      if (k == kNone) return;
+      float values[4];
+      int outputs = 0;
+      for (int i = 0; i < 4; ++i) {
+        const bool has = k_of(row + i, next[i]) == k;
+        values[i] = has ? rows_[row + i].entries[next[i]].value : 0.0f;
+        next[i] += has;
+        outputs |= has << i;
+      }
+      visit(k, values, outputs);
     }
-    std::sort(all.begin(), all.end());
-    all.erase(std::unique(all.begin(), all.end()), all.end());
-    return all;
+  }
+  int32_t k_of(int64_t row, int32_t i) const {
+    return i < rows_[row].count ? rows_[row].entries[i].k : kNone;
   }
 
-  // A k of a quad costs what 3.3 entries of pairs do.
-  bool shared(int64_t row) const {
-    size_t entries = 0;
-    for (int64_t i = row; i < row + 4; ++i) entries += rows_[i].size();
-    return entries > 0 && 3 * entries >= 10 * union_of(row).size();
+  // How many k outputs [row, row + 4) have, where a quad pays, and 0 where none does.
+  int32_t shared(int64_t row) const {
+    int32_t entries = 0, all = 0, longest = 0;
+    for (int64_t i = row; i < row + 4; ++i) {
+      entries += rows_[i].count;
+      longest = std::max(longest, rows_[i].count);
+    }
+    if (entries < Items::kQuadCost * longest) return 0;  // before counting
+    each_of_four(row, [&](int32_t, const float*, int) { ++all; });
+    return entries >= Items::kQuadCost * all ? all : 0;
   }
 
-  uint16_t at(int64_t k) const { return static_cast<uint16_t>(k * h_.nr * 4); }
+  uint16_t at(int64_t k) const { return static_cast<uint16_t>(k * h_.row_bytes()); }
 
   void write_pair(int64_t a, int64_t b, Writer* to) const {
-    static const Row kNone;
-    const Row* rows[2] = {&rows_[a], b == kSpareRow ? &kNone : &rows_[b]};
-    const size_t items = (std::max(rows[0]->size(), rows[1]->size()) + 1) / 2;
+    const int64_t pair[2] = {a, b};
+    const int32_t counts[2] = {rows_[a].count, b == kSpareRow ? 0 : rows_[b].count};
+    constexpr int32_t kEach = Items::kPairEntries;
+    const int32_t items = (std::max(counts[0], counts[1]) + kEach - 1) / kEach;
     to->put(SparsePair{{static_cast<uint16_t>(a), static_cast<uint16_t>(b)},
                        static_cast<uint32_t>(items)});
-    for (size_t i = 0; i < items; ++i) {
-      SparsePairItem item;
-      for (size_t j = 0; j < 4; ++j) {
-        const Row& row = *rows[j % 2];
-        const size_t entry = 2 * i + j / 2;
-        const bool there = entry < row.size();
-        item.at[j] = at(there ? row[entry].k : h_.kc);
-        item.w[j] = there ? row[entry].value : 0.0f;
+    for (int32_t i = 0; i < items; ++i) {
+      typename Items::Pair item;
+      for (int32_t j = 0; j < 2 * kEach; ++j) {
+        const int32_t output = j / kEach, entry = kEach * i + j % kEach;
+        const bool there = entry < counts[output];
+        const Entry e = there ? rows_[pair[output]].entries[entry] : Entry{h_.kc, 0.0f};
+        const int place = Items::pair_at(output, j % kEach);
+        item.at[place] = at(e.k);
+        item.w[place] = static_cast<Weight>(e.value);
       }
       to->put(item);
     }
   }
 
   void write_quad(int64_t row, Writer* to) const {
-    const std::vector<int64_t> ks = union_of(row);
-    SparseQuad quad = {{}, static_cast<uint32_t>(ks.size())};
+    constexpr int32_t kEach = Items::kQuadEntries;
+    const int32_t items = (shared(row) + kEach - 1) / kEach;
+    SparseQuad quad = {{}, static_cast<uint32_t>(items)};
     for (int64_t i = 0; i < 4; ++i) quad.rows[i] = static_cast<uint16_t>(row + i);
     to->put(quad);
-    size_t next[4] = {};
-    for (const int64_t k : ks) {
-      SparseQuadItem item = {at(k), 0, {}};
-      for (int64_t i = 0; i < 4; ++i) {
-        const Row& own = rows_[row + i];
-        if (next[i] == own.size() || own[next[i]].k != k) continue;
-        item.has = static_cast<uint16_t>(item.has | 1 << i);
-        item.w[i] = own[next[i]++].value;
+    typename Items::Quad item;
+    int32_t filled = 0;
+    const auto add = [&](int32_t k, const float* values, int outputs) {
+      if (filled == 0) item = {};
+      item.at[filled] = at(k);
+      for (int output = 0; output < 4; ++output) {
+        item.w[Items::quad_at(output, filled)] = static_cast<Weight>(values[output]);
+        if ((outputs >> output & 1) != 0) Items::set_has(&item, output);
       }
-      to->put(item);
-    }
+      filled = (filled + 1) % kEach;
+      if (filled == 0) to->put(item);
+    };
+    each_of_four(row, add);
+    constexpr float kZeros[4] = {};
+    while (filled != 0) add(h_.kc, kZeros, 0);
   }
 
   const SparseHeader& h_;
   const SparsePlace place_;
-  std::vector<Row> rows_;
+  std::vector<Row<Items::kMostDepth>> rows_;
   std::vector<int64_t> singles_, quads_;
 };
 
 }  // namespace
 
 int64_t pack_section(const SparseHeader& h, const void* w, int64_t part, char* out) {
-  return Section(h, w, part).write(out);
+  if (h.of_codes()) return Section<Int8Items>(h, w, part).write(out);
+  return Section<FloatItems>(h, w, part).write(out);
 }
 
 }  // namespace pyops::cpu

@@ -14,7 +14,8 @@
 // quarter of four weights for each entry. Where 4 outputs share their pattern the rows are loaded
 // once for all of them, and multiplications bound the rate as they do in a dense product.
 //
-// Sums are float32, in order of k, with fused multiply-adds where the level has them.
+// Sums are float32, in order of k, with fused multiply-adds where the level has them; or, of codes
+// (int8_sparse_gemm.h), int32 and exact.
 #pragma once
 #include "cpu/common/conv_shape.h"
 #include "cpu/common/epilogue.h"
@@ -22,7 +23,7 @@
 
 namespace pyops::cpu {
 
-enum class SparseProducts : int { f32 };
+enum class SparseProducts : int { f32, s32 };
 
 // Outputs of a section (pack.h), and the row of its sums that nobody reads.
 constexpr int kSectionRows = 64, kSpareRow = kSectionRows;
@@ -31,7 +32,8 @@ constexpr int kMostTokens = 64;
 // A row of a block of x begins at one of these bytes.
 constexpr int64_t kBlockReach = 1 << 16;
 
-// Lanes [first, first + tokens) of rows [k0, k1) of x become a block of x.
+// Lanes [first, first + tokens) of rows [k0, k1) of x become a block of x. Codes come from one
+// segment, and for all tokens of a tile at once.
 struct SparseTokens {
   const void* const* rows;  // [segments][tokens]: where a segment of `depth` values of k begins
   int64_t depth;

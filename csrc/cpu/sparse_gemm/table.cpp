@@ -1,4 +1,4 @@
-#include "cpu/sparse_gemm/sparse_gemm.h"
+#include "cpu/int8_sparse_gemm/int8_sparse_gemm.h"
 
 namespace pyops::cpu {
 namespace {
@@ -19,11 +19,8 @@ const SparseGemmKernel kRows[] = {
 KernelTable sparse_gemm_kernels("sparse_gemm", kRows);
 
 const SparseGemmKernel& sparse_kernel_for(SparseProducts products) {
-  const auto& active = best<SparseGemmKernel>(sparse_gemm_kernels);
-  if (active.products == products) return active;
-  const SparseGemmKernel* row = &active + 1;  // generic rows stand last, one for each products
-  while (row->test_only || row->products != products || (bit(row->isa) & isa_allowed()) == 0) ++row;
-  return *row;
+  const bool codes = products == SparseProducts::s32;
+  return best<SparseGemmKernel>(codes ? int8_sparse_gemm_kernels : sparse_gemm_kernels);
 }
 
 }  // namespace pyops::cpu

@@ -1,0 +1,68 @@
+"""``int8_linear`` with a sparse weight against the same with a dense one, and float peers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from case import Call, Case
+from products import exact_product, expect_close, expect_equal, quantize_rows
+from torch import Tensor
+
+from ops.sparse_gemm import PATTERNS, SETS, SPARSITIES
+from pyops import ops
+from pyops.ops.int8_sparse_gemm import OP
+from pyops.testing.cases.int8_sparse_gemm import n_of_m
+from pyops.testing.cases.sparse_gemm import masked
+
+N_OF_M = ((2, 4), (1, 4))
+
+
+def cases(shapes: str) -> Iterator[Case]:
+    """Yield every case of ``shapes``: "all", "main", "odd", "few" or "tiny"."""
+    rng = torch.Generator().manual_seed(0)
+    for m, k, n in SETS[shapes]:
+        dense = torch.randint(1, 128, (n, k), generator=rng, dtype=torch.int8)
+        for pattern, shared in PATTERNS.items():
+            for sparsity in SPARSITIES:
+                weight = masked(dense, 1 - sparsity, shared, 1)
+                yield linear(m, weight, f"{pattern} {sparsity:.0%}")
+        for keep, of in N_OF_M:
+            if k % of == 0:
+                yield linear(m, n_of_m(n, k, keep, of, 1), f"{keep}:{of}")
+
+
+def linear(m: int, quantized: Tensor, pattern: str) -> Case:
+    """fp32 rows to fp32 with bias; activations quantized per row. The variant packs all zeros."""
+    n, k = quantized.shape
+    rng = torch.Generator().manual_seed(0)
+    x, bias = torch.randn(m, k, generator=rng), torch.randn(n, generator=rng)
+    scale = torch.rand(n, generator=rng) / k**0.5
+    weight = quantized.float() * scale[:, None]
+
+    def make_ours() -> Call:
+        packed = ops.sparse_pack(quantized)
+        return lambda: ops.int8_linear(x, packed, scale, bias)
+
+    def make_dense() -> Call:
+        packed = ops.int8_pack(quantized)
+        return lambda: ops.int8_linear(x, packed, scale, bias)
+
+    def check_ours(result: Tensor) -> None:
+        rows, row_scale = quantize_rows(x)
+        expect_equal(result, exact_product(rows, quantized).float() * row_scale * scale + bias)
+
+    entries = int((quantized != 0).sum())
+    return Case(
+        kind="sparse",
+        op=OP,
+        kernel="",
+        name=f"{pattern} {m}x{k}x{n}",
+        operations=2.0 * m * entries,
+        bytes_moved=4.0 * m * (k + n) + 3.0 * entries,
+        make_ours=make_ours,
+        check_ours=check_ours,
+        check_peer=lambda result: expect_close(result, x.double() @ weight.double().T + bias),
+        tensors={"x": x, "weight": weight, "bias": bias},
+        variants={"dense int8": make_dense},
+    )

@@ -1,0 +1,47 @@
+// avxvnni.cpp with the EVEX form of the one instruction, for CPUs that have AVX512-VNNI only.
+#include "cpu/target.h"
+#if PYOPS_X86
+#include <immintrin.h>
+
+#include "cpu/common/exp2.h"
+#include "cpu/common/half.h"
+#include "cpu/int8_sparse_gemm/int8_sparse_gemm.h"
+
+PYOPS_TARGET_BEGIN("avx2,f16c,fma,avx512f,avx512vl,avx512vnni,prfchw")
+namespace pyops::cpu::evexvnni {
+namespace {
+
+#include "cpu/common/vec_avx2.inl.h"
+#include "cpu/common/fused_avx2.inl.h"
+#include "cpu/common/activation.inl.h"
+#include "cpu/common/epilogue.inl.h"
+#include "cpu/sparse_gemm/items.inl.h"
+
+constexpr int kTokens = 32, kQuadVecs = 2;
+
+inline I32 dot4(I32 acc, I32 codes, I32 w) { return _mm256_dpbusd_epi32(acc, codes, w); }
+
+#include "cpu/int8_sparse_gemm/ymm.inl.h"
+#include "cpu/int8_sparse_gemm/dot.inl.h"
+
+inline void store_row(char* to, I32 codes) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
+}
+inline void load_weights(const char* p, Weights (&to)[4]) {
+  const I32 all = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  to[0] = _mm256_shuffle_epi32(all, 0x00);
+  to[1] = _mm256_shuffle_epi32(all, 0x55);
+  to[2] = _mm256_shuffle_epi32(all, 0xaa);
+  to[3] = _mm256_shuffle_epi32(all, 0xff);
+}
+
+#include "cpu/int8_sparse_gemm/lanes.inl.h"
+#include "cpu/int8_sparse_gemm/tokens.inl.h"
+
+}  // namespace
+
+#include "cpu/int8_sparse_gemm/entries.inl.h"
+
+}  // namespace pyops::cpu::evexvnni
+PYOPS_TARGET_END
+#endif
