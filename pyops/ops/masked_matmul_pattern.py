@@ -21,11 +21,11 @@ _numbers = itertools.count(1)
 
 
 # A layer of this size, input and share runs its training step sparse in less time than dense with
-# torch.where(mask, weight, 0), on one thread and on two: python bench/run.py masked_matmul. From
-# a share of 0.4 on a matrix product at the CPU's peak, which torch's need not be, would be as fast.
+# torch.where(mask, weight, 0), on one thread and on two: python bench/run.py masked_matmul. Where a
+# dense product reaches the CPU's peak, which torch's need not, half of the weight takes as long.
 LEAST_WEIGHTS = 256 * 256
 LEAST_ROWS = 16
-MOST_SHARE = 0.4
+MOST_SHARE = 0.5
 
 
 def masked_matmul_plan(rows: int, n: int, k: int, kept: int) -> str | None:

@@ -176,15 +176,14 @@ def test_opcheck() -> None:
     test(torch.ops.pyops.masked_pack.default, (case.mask,))
     test(torch.ops.pyops.masked_unpack.default, (packed, 260, 300))
     test(torch.ops.pyops.masked_weight_grad.default, (case.grad, case.x, packed))
-    for number in (0, state.number):
-        inputs = (case.x, case.weight, case.mask)
-        leaves = [t.clone().requires_grad_() for t in (case.x, case.weight, case.bias)]
-        test(torch.ops.pyops.masked_matmul.default, (*inputs, case.bias, number))
-        test(torch.ops.pyops.masked_matmul.default,
-             (leaves[0], leaves[1], case.mask, leaves[2], number))  # fmt: skip
-        for of_x, of_weight in ((True, True), (False, True), (True, False)):
-            test(torch.ops.pyops.masked_matmul_grad.default,
-                 (case.grad, *inputs, number, of_x, of_weight))  # fmt: skip
+    leaves = [t.clone().requires_grad_() for t in (case.x, case.weight, case.bias)]
+    test(
+        torch.ops.pyops.masked_matmul.default,
+        (leaves[0], leaves[1], case.mask, leaves[2], state.number),
+    )
+    for of_x, of_weight in ((True, True), (False, True)):
+        inputs = (case.grad, case.x, case.weight, case.mask, 0, of_x, of_weight)
+        test(torch.ops.pyops.masked_matmul_grad.default, inputs)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -6,7 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,12 +26,19 @@ pytestmark = pytest.mark.skipif(not backends.compiled(), reason="without kernels
 SHAPES = ((16, 256, 256), (67, 301, 259), (200, 530, 700))
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small products on a busy machine wait for threads longer than they compute."""
+    with on_threads(1):
+        yield
+
+
 def check(case: MaskedCase, state: ops.SparsePattern | None, label: str) -> None:
     for out, (exact, bound) in zip(case.step(state), case.exact(), strict=True):
         assert_within(out, exact, bound, f"{label} {case.label}")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.35, 0.01])
+@pytest.mark.parametrize("share", [0.1, 0.45, 0.01])
 def test_a_step_is_within_its_bounds(isa: str, share: float) -> None:
     for seed, shape in enumerate(SHAPES):
         for at in (seed, seed + 3):
@@ -221,7 +228,7 @@ def test_the_plan_says_why() -> None:
     for given, why in (
         ((256, 255, 256, 100), "the weight has 65280 values, sparse pays from 65536 on"),
         ((15, 256, 256, 100), "the input has 15 rows, sparse pays from 16 on"),
-        ((16, 256, 256, 32768), "50% of the weight is kept, sparse pays up to 40%"),
+        ((16, 256, 256, 39322), "60% of the weight is kept, sparse pays up to 50%"),
         ((16, 256, 256, 0), "the mask keeps nothing"),
     ):
         assert plan(*given) == why
