@@ -80,7 +80,7 @@ INT8_SPARSE = (
 FLOAT_PRODUCTS = re.compile(
     r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
 )
-SPARSE_PRODUCTS = re.compile(r"::(add_pairs|add_quad|few_strips)<")
+SPARSE_PRODUCTS = re.compile(r"::(add_pairs<|add_quad<|few_strips<|sparse_multiply\()")
 _KERNELS = {
     row.name
     for op in backends.ops()
@@ -160,8 +160,10 @@ def test_hot_loop_of_sparse_codes(object_code, opcodes, expected, run):
     loop = object_code.hottest_loop(pattern, expected.opcode)
     pairs = expected.kernel == "avx512vnni" and run.startswith("add_pairs")
     assert_whole_tiles(opcodes(loop), expected._replace(multiple_of=8) if pairs else expected)
-    sums = [i for i in loop if i.spills and i.operands.endswith(")")]
-    assert not sums, f"{expected.kernel} stores sums in its hot loop"
+    stored = [i for i in loop if i.spills and i.operands.endswith(")")]
+    # 8 sums and 8 vectors of codes are all registers: two codes wait on the stack for weights.
+    allowed = 2 if expected.kernel == "avx2" and run.startswith("add_pairs") else 0
+    assert len(stored) <= allowed, f"{expected.kernel} stores sums in its hot loop"
 
 
 @pytest.mark.parametrize("expected", DEPTHWISE, ids=lambda e: e.kernel)
