@@ -7,6 +7,7 @@ from . import backends, isa, nn, ops
 from .explain import Report, explain
 from .fuse import fuse
 from .serialize import load, save
+from .sparsify import sparsify
 
 if TYPE_CHECKING:
     from .prune import CallablePackage as _Prune
@@ -34,4 +35,5 @@ __all__ = [
     "prune",
     "quantize",
     "save",
+    "sparsify",
 ]

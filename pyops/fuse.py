@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -174,7 +175,7 @@ def _put_layers(
             if algorithm != "direct":
                 own = algorithm_for(old, dtype, algorithm == "sparse")
             if algorithm == "sparse" != own:
-                reason += f"; dense: sparse kernels would take {sparse_share(old):.2f} of its time"
+                reason += _why_dense(old, own, dtype)
             key = (candidate.weight_key, getattr(old, "groups", 1), own)
             cls: Any = replacement(old, FUSED)
             new = cls.from_float(old, packed.get(key), dtype=dtype, algorithm=own)
@@ -188,6 +189,13 @@ def _put_layers(
         target.to(dtype)
     disable_fast_paths(target)
     return freeze(target)
+
+
+def _why_dense(layer: Any, algorithm: str, dtype: torch.dtype | None) -> str:
+    zeros = float((layer.weight == 0).double().mean())
+    share = sparse_share(layer, algorithm, dtype)
+    told = "sparse kernels never pay" if math.isinf(share) else f"sparse: {share:.2f} of its time"
+    return f"; dense: {zeros:.0%} of the weight are 0 ({told})"
 
 
 def _put_net(

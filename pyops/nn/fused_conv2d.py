@@ -33,17 +33,17 @@ def algorithm_for(layer: Any, dtype: torch.dtype | None = None, sparse: bool = F
         algorithm = faster_algorithm(
             weight.shape, dtype or weight.dtype, layer.stride, layer.dilation, layer.groups
         )
-    pays = sparse and sparse_share(layer, algorithm) < 1
+    pays = sparse and sparse_share(layer, algorithm, dtype) < 1
     return "sparse" if pays else algorithm
 
 
-def sparse_share(layer: Any, algorithm: str = "direct") -> float:
+def sparse_share(layer: Any, algorithm: str = "direct", dtype: torch.dtype | None = None) -> float:
     """What a product with the layer's sparse weight is estimated to take, as a share of the dense
     one by ``algorithm``; ``pyops.ops.sparse_cost``.
     """
     weight: Tensor = layer.weight.detach()
     image = weight.reshape(*weight.shape[:2], *[1] * (4 - weight.dim()), *weight.shape[2:])
-    return share_of_dense(image, getattr(layer, "groups", 1), algorithm)
+    return share_of_dense(image, getattr(layer, "groups", 1), algorithm, dtype)
 
 
 @replaces(nn.Conv2d, weights=FUSED)

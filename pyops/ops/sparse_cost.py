@@ -1,8 +1,10 @@
 """About what a product with a sparse weight takes, against the dense one.
 
-Cycles of 64 tokens on AVX-512, from the loops of ``csrc/cpu/sparse_gemm``; levels with narrower
-vectors take twice as many of either. ``python bench/run.py sparse_gemm --breakeven`` measures where
-sparse weights begin to pay.
+Cycles of 64 tokens on AVX-512; levels with narrower vectors take twice as many of either. The
+numbers are those with which the estimates cross where ``python bench/run.py sparse_gemm
+--breakeven`` does, on a Zen 5 and 2 threads: at 37 to 40 % zeros without a pattern and 10 to 15 %
+in blocks of 32 outputs, in float32; at 68 to 76 % and 56 to 65 % in bfloat16, whose dense products
+are twice as fast.
 """
 
 from __future__ import annotations
@@ -10,16 +12,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .conv_relu import multiplies_pairs
+
 # Of the dense product: 4 fused multiply-adds, two a cycle, at 88 % of that. Winograd's algorithm
 # takes 16 products for 36, and its transforms.
 DENSE = {"direct": 2.27, "winograd": 1.33}
-ENTRY = 2.7  # of one output by itself
-SHARED_ENTRY = 9.0  # of four outputs with one pattern
+ENTRY = 3.4  # of one output by itself
+SHARED_ENTRY = 10.0  # of four outputs with one pattern
 OUTPUTS_SHARING = 4
 # Of transposing a value of k, of transposing and finishing an output, and of an output's sums that
 # come and go with a block of k.
 VALUE, OUTPUT, BLOCK = 7.0, 14.0, 12.0
-BLOCK_DEPTH = 144
+BLOCK_DEPTH = 192
 # Below it a weight counts as one that pays.
 LEAST_GAIN = 0.95
 
@@ -39,8 +43,14 @@ def sparse_cycles(weight: Tensor, groups: int = 1) -> float:
     return own + outputs * (OUTPUT + BLOCK * blocks) + groups * k * VALUE
 
 
-def share_of_dense(weight: Tensor, groups: int = 1, algorithm: str = "direct") -> float:
-    """The estimated time of the sparse product / that of the dense one by ``algorithm``.
+def share_of_dense(
+    weight: Tensor,
+    groups: int = 1,
+    algorithm: str = "direct",
+    dtype: torch.dtype | None = None,
+) -> float:
+    """The estimated time of the sparse product / that of the dense one by ``algorithm``, with the
+    weight in ``dtype``, by default its own.
 
     Below 1 where sparse weights pay. Depthwise weights never do.
     """
@@ -48,4 +58,6 @@ def share_of_dense(weight: Tensor, groups: int = 1, algorithm: str = "direct") -
         return float("inf")
     with torch.no_grad():
         dense = DENSE[algorithm] * weight.numel()
+        if multiplies_pairs(dtype or weight.dtype):
+            dense /= 2
         return sparse_cycles(weight, groups) / (LEAST_GAIN * dense) if dense else float("inf")
