@@ -21,9 +21,9 @@ _of_masks = WeakTensorKeyDictionary()
 _numbers = itertools.count(1)
 
 
-# From there on a training step runs sparse in less time than dense, with new weights in each step,
-# on one thread and on two: python bench/run.py masked_matmul --shapes small. What is kept is read
-# once in each step, to be packed anew, and by each row: the more there is, the more rows it takes.
+# At these limits a training step with new weights takes about as long sparse as dense, on one
+# thread and on two, and less beyond: python bench/run.py masked_matmul --shapes small. What is kept
+# is read once in each step, to be packed anew, and by each row: the more of it, the more rows.
 # Where a dense product reaches the CPU's peak, which torch's need not, half of the weight takes as
 # long.
 LEAST_WEIGHTS = 256 * 256
