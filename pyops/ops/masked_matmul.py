@@ -19,6 +19,7 @@ from . import masked_matmul_checks as own
 from . import masked_matmul_reference as plain
 from . import sparse_gemm as _sparse_gemm  # noqa: F401  (its ops are called below)
 from .define import define
+from .masked_matmul_keep import kept_with_grad
 from .masked_matmul_pack import masked_pack, masked_unpack, masked_weight_grad
 from .masked_matmul_pattern import SparsePattern, masked_matmul_plan, pattern_of
 
@@ -81,7 +82,7 @@ def masked_matmul(
         own.mask_of("masked_matmul", mask)
         if state is not None:
             state.reason = "autocast computes in another type"
-        return F.linear(x, torch.where(mask, weight, 0.0), bias)
+        return F.linear(x, kept_with_grad(weight, mask), bias)
     own.operands("masked_matmul", x, weight, mask, bias)
     number = 0 if state is None else state.number
     # What runs dense anyway need not be an op of ours, which takes autograd longer. A graph that is
@@ -90,7 +91,7 @@ def masked_matmul(
         pattern = pattern_of(number, mask)
         pattern.reason = pattern.why_dense(x, weight, mask)
         if pattern.reason is not None:
-            return F.linear(x, torch.where(mask, weight, 0.0), bias)
+            return F.linear(x, kept_with_grad(weight, mask), bias)
     out: Tensor = torch.ops.pyops.masked_matmul.default(x, weight, mask, bias, number)
     return out
 

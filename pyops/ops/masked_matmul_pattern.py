@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -20,11 +21,14 @@ _of_masks = WeakTensorKeyDictionary()
 _numbers = itertools.count(1)
 
 
-# A layer of this size, input and share runs its training step sparse in less time than dense with
-# torch.where(mask, weight, 0), on one thread and on two: python bench/run.py masked_matmul. Where a
-# dense product reaches the CPU's peak, which torch's need not, half of the weight takes as long.
+# At these limits a training step with new weights takes about as long sparse as dense, on one
+# thread and on two, and less beyond: python bench/run.py masked_matmul --shapes small. What is kept
+# is read once in each step, to be packed anew, and by each row: the more of it, the more rows.
+# Where a dense product reaches the CPU's peak, which torch's need not, half of the weight takes as
+# long.
 LEAST_WEIGHTS = 256 * 256
-LEAST_ROWS = 16
+LEAST_ROWS = 32
+ROWS_OF_ALL = 256
 MOST_SHARE = 0.5
 
 
@@ -47,10 +51,12 @@ def masked_matmul_plan(rows: int, n: int, k: int, kept: int) -> str | None:
         return "nothing is compiled"
     if weights < LEAST_WEIGHTS:
         return f"the weight has {weights} values, sparse pays from {LEAST_WEIGHTS} on"
-    if rows < LEAST_ROWS:
-        return f"the input has {rows} rows, sparse pays from {LEAST_ROWS} on"
-    if kept > MOST_SHARE * weights:
-        return f"{kept / weights:.0%} of the weight is kept, sparse pays up to {MOST_SHARE:.0%}"
+    share = kept / weights
+    if share > MOST_SHARE:
+        return f"{share:.0%} of the weight is kept, sparse pays up to {MOST_SHARE:.0%}"
+    least = max(LEAST_ROWS, math.ceil(ROWS_OF_ALL * share))
+    if rows < least:
+        return f"the input has {rows} rows, sparse pays from {least} on with {share:.0%} kept"
     if kept == 0:
         return "the mask keeps nothing"
     return None

@@ -12,6 +12,7 @@ from . import checks
 from . import masked_matmul_checks as own
 from . import masked_matmul_packing as packing
 from .int8_gemm_reference import packed_of_unknown_size
+from .masked_matmul_keep import kept
 
 
 def masked_pack_reference(mask: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def masked_weight_grad_reference(grad: Tensor, x: Tensor, packed: Tensor) -> Ten
     mask = packing.unpack_plain(packed)
     own.packed_shape("masked_weight_grad", mask.shape, grad.shape[-1], x.shape[-1])
     dense = _rows(grad).t() @ _rows(x)
-    return torch.where(mask, dense, 0.0)
+    return kept(dense, mask)
 
 
 def masked_weight_grad_fake(grad: Tensor, x: Tensor, packed: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def masked_matmul_reference(
 ) -> Tensor:
     own.operands("masked_matmul", x, weight, mask, bias)
     with torch.autocast(x.device.type, enabled=False):
-        return F.linear(x, torch.where(mask, weight, 0.0), bias)
+        return F.linear(x, kept(weight, mask), bias)
 
 
 def masked_matmul_fake(
@@ -75,10 +76,10 @@ def masked_matmul_grad_reference(
 ) -> tuple[Tensor, Tensor]:
     _check_grad(grad, x, weight, mask)
     with torch.autocast(x.device.type, enabled=False):
-        dx = grad @ torch.where(mask, weight, 0.0) if of_x else x.new_empty(0)
+        dx = grad @ kept(weight, mask) if of_x else x.new_empty(0)
         if not of_weight:
             return dx, x.new_empty(0)
-        return dx, torch.where(mask, _rows(grad).t() @ _rows(x), 0.0)
+        return dx, kept(_rows(grad).t() @ _rows(x), mask)
 
 
 def masked_matmul_grad_fake(

@@ -19,8 +19,8 @@ N, K = 12, 40
 MASK = torch.arange(N * K).reshape(N, K) % 7 == 0
 X, W, B, G = torch.ones(4, K), torch.ones(N, K), torch.ones(N), torch.ones(4, N)
 WHERE = ["public", "kernel", "reference", "fake"]
-# 65536 weights and 16 rows: the least that runs sparse.
-SPARSE = masked_case(1, 20, 260, 300, 0.2)
+# Large enough to run sparse.
+SPARSE = masked_case(1, 60, 260, 300, 0.2)
 
 
 def arguments(op: str, where: str) -> dict[str, Any]:
