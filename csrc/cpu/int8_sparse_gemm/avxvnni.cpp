@@ -38,6 +38,8 @@ inline void load_weights(const char* p, Weights (&to)[4]) {
 
 #include "cpu/int8_sparse_gemm/lanes.inl.h"
 #include "cpu/int8_sparse_gemm/tokens.inl.h"
+#include "cpu/int8_sparse_gemm/few_plain.inl.h"
+#include "cpu/int8_sparse_gemm/few_rows.inl.h"
 
 }  // namespace
 
