@@ -4,6 +4,7 @@ python bench/run.py int8_gemm --peers
 python bench/run.py minilm --peers --slow --peer-isa vnni --isa avx512vnni --json now.json
 python bench/run.py resnet50 --peers --batch 1,8 --threads 2
 python bench/run.py resnet50 --layers
+python bench/run.py sparse_gemm --breakeven
 python bench/run.py int8_scaling --peers --only-peers torch.ao --threads 1,2 --plot out.png
 """
 
@@ -41,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--batch", type=counts, help="of a convnet, such as 1,8")
     top.add_argument(
         "--layers", action="store_true", help="of a convnet: time each convolution instead"
+    )
+    top.add_argument(
+        "--breakeven",
+        action="store_true",
+        help="of sparse weights: print the share of zeros from which on they pay",
     )
     top.add_argument("--only", default="", help="only cases whose name contains this")
     top.add_argument(
@@ -118,6 +124,10 @@ def run(options: argparse.Namespace, console: Any) -> int:
         facts_table(machine, console)
         if warning := busy():
             console.print(f"[bold]WARNING[/bold] {warning}")
+        if options.breakeven:
+            import breakeven
+
+            return breakeven.show(bench, options.shapes, options.seconds, console)
         rooflines, peaks = measure_rooflines(thread_counts, options, console)
         for threads in thread_counts:
             torch.set_num_threads(threads)

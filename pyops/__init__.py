@@ -9,9 +9,12 @@ from .fuse import fuse
 from .serialize import load, save
 
 if TYPE_CHECKING:
+    from .prune import CallablePackage as _Prune
     from .quantize.quantize import quantize
+
+    prune: _Prune
 else:
-    from . import quantize  # the package is callable; see its docstring
+    from . import prune, quantize  # callable packages; see their docstrings
 
 try:
     __version__ = version("torch-pyops")
@@ -28,6 +31,7 @@ __all__ = [
     "load",
     "nn",
     "ops",
+    "prune",
     "quantize",
     "save",
 ]

@@ -12,6 +12,7 @@ from torch import nn
 from . import backends
 from .graph import Fusion, fusions_of
 from .nn.containers import reads_weights
+from .nn.masked_module import MaskedModule
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
 from .nn.registry import matches, replacement, replacement_name, why_not, why_not_depth
@@ -89,6 +90,7 @@ class Report:
         return text.getvalue().rstrip("\n")
 
     def _summary(self) -> str:
+        masked = sum(row.kernel is None and row.after != row.before for row in self.rows)
         replaced = sum(row.kernel is not None for row in self.rows)
         before = sum(row.bytes_before for row in self.rows)
         after = sum(row.bytes_after for row in self.rows)
@@ -96,10 +98,10 @@ class Report:
         graphs = "".join(f"\n{one}" for one in self.graphs)
         classes = {replacement_name(row.after) for row in self.rows if row.kernel is not None}
         kinds = " and ".join(sorted({cls.weights for cls in classes if cls is not None}))
-        return (
-            f"{replaced} of {len(self.rows)} layers in {kinds or 'int8'}; "
-            f"bytes in these layers: {before:,} -> {after:,}{share}{graphs}"
-        )
+        what = f"{replaced} of {len(self.rows)} layers in {kinds or 'int8'}"
+        if masked:
+            what = f"{masked} of {len(self.rows)} layers masked" + f", {what}" * bool(replaced)
+        return f"{what}; bytes in these layers: {before:,} -> {after:,}{share}{graphs}"
 
     def __str__(self) -> str:
         return self.table()
@@ -129,6 +131,9 @@ def explain(model: nn.Module) -> Report:
         elif isinstance(module, PackedModule):
             owner = owners.setdefault(id(module.packed), name)
             rows.append(_packed_row(name, module, owner, fusion))
+        elif isinstance(module, MaskedModule):
+            owner = owners.setdefault(id(module.weight), name)
+            rows.append(_masked_row(name, module, owner))
         elif matches(module):
             rows.append(_float_row(name, module, _why_float(module, inside.get(id(module)))))
     return Report(tuple(rows), fusion.graphs, fusion.islands)
@@ -152,6 +157,22 @@ def _float_row(name: str, module: nn.Module, reason: str) -> Row:
     if record is not None:
         measured = (record.sqnr_db, record.ms_before, record.ms_after)
     return Row(name, cls, cls, None, None, reason, size, size, *measured)
+
+
+def _masked_row(name: str, module: MaskedModule, owner: str) -> Row:
+    record = get_record(module)
+    tied = owner != name
+    before, size = module.float_class.__name__, float_bytes(module, without_weight=tied)
+    mask = module.weight_mask
+    total, left = mask.numel(), int(mask.sum())
+    reason = record.reason if record is not None else "built as a masked layer"
+    reason += f"; {100 * module.sparsity:.3g} % of its weights are 0, {left:,} of {total:,} left"
+    if tied:
+        reason += f"; shares the weight of {owner}"
+    bytes_before = record.bytes_before if record is not None else size
+    after = size if tied else size + mask.nbytes
+    cls = type(module).__name__
+    return Row(name, before, cls, None, None, reason, bytes_before, after, None, None, None)
 
 
 def _packed_row(name: str, module: PackedModule, owner: str, fusion: Fusion) -> Row:
@@ -197,7 +218,7 @@ def _running(module: PackedModule) -> tuple[str, str]:
 
 def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
-    if value is None or (name == "after" and row.kernel is None):
+    if value is None or (name == "after" and row.after == row.before and row.kernel is None):
         return "-"
     if isinstance(value, float):
         return f"{value:.3g}"

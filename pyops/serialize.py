@@ -3,8 +3,8 @@
 Tensors: every parameter and buffer (also the non-persistent ones) by its qualified name; an int8
 layer as ``weight`` (plain int8 [N, K]), ``weight_scale`` and ``bias``. ``__metadata__`` has
 ``format``, ``version`` and ``plan``, a JSON object with the class of every module, class and config
-of every int8 layer, the reason recorded for every layer, which names are one tensor, and what is
-fused.
+of every int8 layer, which layers are masked, the reason recorded for every layer, which names are
+one tensor, and what is fused.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .graph import captured_of, fusions_of
 from .graph.net_fold import Folded
 from .graph.net_forward import net_of, why_not_traced
+from .nn.masked_module import MASKED, MaskedModule
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
 from .nn.registry import replacement_name
@@ -144,12 +145,24 @@ def _collect(model: nn.Module) -> tuple[dict[str, Tensor], Plan]:
         elif isinstance(module, Folded):
             plan.classes[path], plan.folded[path] = module.before, module.into
         else:
-            plan.classes[path] = type(module).__name__
+            plan.classes[path] = _class_in_the_skeleton(module, path, plan)
             if record is not None:
                 plan.left[path] = record
         for name, tensor in slots(module):
             add(key_of(path, name), tensor, tensor)
     return tensors, plan
+
+
+def _class_in_the_skeleton(module: nn.Module, path: str, plan: Plan) -> str:
+    if not isinstance(module, MaskedModule):
+        return type(module).__name__
+    if MASKED.get(module.float_class) is not type(module):
+        raise ValueError(
+            f"save: {path or 'the model'} is a {type(module).__name__}, which is not registered "
+            "(pyops.nn.masked_module.masks), so load could not build it"
+        )
+    plan.masked.append(path)
+    return module.float_class.__name__
 
 
 def _note_graphs(model: nn.Module, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from .graph.net_fold import Folded
 from .graph.net_forward import set_not_traced
 from .nn.containers import disable_fast_paths
 from .nn.fused_conv2d import FusedConv2d
+from .nn.masked_module import MASKED, MaskedModule
 from .nn.packed_base import PackedBase
 from .nn.packed_module import PackedModule
 from .nn.record import set_record
@@ -39,11 +40,11 @@ class Loader:
 
     def build(self, skeleton: nn.Module) -> nn.Module:
         for path, module in skeleton.named_modules():
-            if isinstance(module, PackedModule):
+            if isinstance(module, (PackedModule, MaskedModule)):
                 raise ValueError(f"the skeleton must be the float model, but {path} is converted")
         self._compare_classes(skeleton)
         self._compare_keys(skeleton)
-        model = copy_model(skeleton)
+        model = self._mask(copy_model(skeleton))
         for path, layer in self.plan.layers.items():
             model = put(model, layer.paths, self._int8(path, layer, model.get_submodule(path)))
         for path, module in list(model.named_modules()):
@@ -65,6 +66,15 @@ class Loader:
                 self._capture(path, model, example)
             fuse_layers(model)
             self._compare_fusions(fusions_of(model))
+        return model
+
+    def _mask(self, model: nn.Module) -> nn.Module:
+        paths: dict[int, list[str]] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            paths.setdefault(id(module), []).append(path)
+        for path in self.plan.masked:
+            module = model.get_submodule(path)
+            model = put(model, paths[id(module)], MASKED[type(module)].from_float(module))
         return model
 
     def _folded(self, path: str) -> Folded:
@@ -121,6 +131,11 @@ class Loader:
         self._compare_layers(skeleton, found)
 
     def _compare_layers(self, skeleton: nn.Module, found: dict[str, str]) -> None:
+        for path in self.plan.masked:
+            if path not in found or path in self.plan.layers:
+                raise ValueError(f"damaged plan: {path!r} is masked, but is no float layer")
+            if type(skeleton.get_submodule(path)) not in MASKED:
+                raise ValueError(f"{path!r}, a {found[path]}, cannot be masked")
         for path, layer in self.plan.layers.items():
             if path not in found or path not in layer.paths:
                 raise ValueError(f"int8 layer {path!r} is not in the skeleton")
@@ -144,6 +159,8 @@ class Loader:
                 expected[bias] = list(module._parameters["weight"].shape[:1])
             for name, tensor in slots(module):
                 expected[key_of(path, name)] = list(tensor.shape)
+                if path in self.plan.masked and name == "weight":
+                    expected[key_of(path, "weight_mask")] = list(tensor.shape)
                 if layer is not None and name == "weight":
                     shapes = _part_shapes(layer, tensor)
                     expected.update({key_of(path, part): s for part, s in shapes.items()})

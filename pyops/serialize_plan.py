@@ -70,7 +70,8 @@ class Plan:
     ``fuse``: whether layers were fused (``pyops.graph``). ``fused``: what runs in a layer's call.
     ``folded``: norms that are in the weights of a layer, with that layer. ``nets``: by path, what
     runs as one graph of int8 layers (``pyops.graph.net_forward``); ``apart``: why layers were
-    converted one by one. All three are absent in older files.
+    converted one by one. ``masked``: masked layers, which have a tensor ``weight_mask`` more.
+    All four are absent in older files.
     ``captured``: by path, what was captured as a whole, with its example's types and shapes.
     """
 
@@ -85,6 +86,7 @@ class Plan:
     folded: dict[str, str] = field(default_factory=dict)
     nets: dict[str, NetPlan] = field(default_factory=dict)
     apart: dict[str, str] = field(default_factory=dict)
+    masked: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -115,6 +117,7 @@ def read_plan(metadata: dict[str, str] | None) -> Plan:
             folded=_map(raw, "folded", _string) if "folded" in raw else {},
             nets=_map(raw, "nets", _net) if "nets" in raw else {},
             apart=_map(raw, "apart", _string) if "apart" in raw else {},
+            masked=_strings(raw.get("masked", [])),
         )
         if (plan.fused or plan.captured) and not plan.fuse:
             raise ValueError("layers are fused in a model that is not")

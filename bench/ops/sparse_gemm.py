@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
+from breakeven import Question
 from case import Call, Case, WrongResultError, sqnr_db
 from torch import Tensor
 
@@ -29,6 +31,36 @@ def cases(shapes: str) -> Iterator[Case]:
         for m, k, n in SETS[shapes]:
             for sparsity in SPARSITIES:
                 yield linear(m, k, n, sparsity, pattern, shared)
+
+
+def questions(shapes: str) -> Iterator[Question]:
+    """Yield what ``--breakeven`` asks: each pattern, dtype and shape."""
+    for pattern, shared in PATTERNS.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            for m, k, n in SETS[shapes]:
+                yield question(m, k, n, dtype, pattern, shared)
+
+
+def question(m: int, k: int, n: int, dtype: torch.dtype, pattern: str, shared: int) -> Question:
+    """From how many zeros on the sparse product beats our dense one, and torch's."""
+    rng = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(m, k, generator=rng).to(dtype), torch.randn(n, k, generator=rng)
+    full = weight.to(dtype)
+    packed, image = ops.conv_relu_pack(full[..., None, None]), x[..., None, None]
+
+    def sparse(share: float) -> Call:
+        own = ops.sparse_pack(masked(weight, 1 - share, shared, 1).to(dtype))
+        return lambda: ops.sparse_linear(x, own, n)
+
+    name = str(dtype).removeprefix("torch.")
+    return Question(
+        f"{pattern} {name} {m}x{k}x{n}",
+        sparse,
+        {
+            "pyops dense": lambda: ops.conv_relu(image, packed, [n, k, 1, 1]),
+            "torch": lambda: F.linear(x, full),
+        },
+    )
 
 
 def linear(m: int, k: int, n: int, sparsity: float, pattern: str, shared: int) -> Case:

@@ -31,10 +31,11 @@ _IN_PLACE = {
 }
 
 
-def trace_net(model: nn.Module, tensors: Sequence[str]) -> fx.Graph:
+def trace_net(model: nn.Module, tensors: Sequence[str], *, unread: bool = False) -> fx.Graph:
     """The graph of ``model.forward`` for tensors as these arguments, all others at their defaults.
 
-    Dropout and Identity are gone, and in-place operations are written as what they compute.
+    Dropout and Identity are gone, and in-place operations are written as what they compute. So are
+    calls whose results nothing reads, except with ``unread``: the model itself runs them.
 
     Raises:
         CannotTraceError: with what the model does.
@@ -48,7 +49,8 @@ def trace_net(model: nn.Module, tensors: Sequence[str]) -> fx.Graph:
         raise CannotTraceError(first_sentence(error)) from error
     _without_effects(graph, model)
     _drop_identities(graph, model)
-    drop_unread(graph)
+    if not unread:
+        drop_unread(graph)
     graph.lint()
     return graph
 

@@ -1,9 +1,11 @@
-"""int8, int4 and fused float layers for inference, and the registry of what they replace."""
+"""int8, int4 and fused float layers for inference, pruned layers to train, and the registry."""
 
 from .fused_conv2d import FusedConv1d, FusedConv2d
 from .int4_linear import Int4Linear
 from .int8_conv2d import Int8Conv1d, Int8Conv2d
 from .int8_linear import Int8Linear
+from .masked_conv import MaskedConv1d, MaskedConv2d
+from .masked_linear import MaskedLinear
 from .packed_conv import PackedConv
 from .packed_float_conv import PackedFloatConv
 from .packed_int4 import PackedInt4
@@ -18,6 +20,9 @@ __all__ = [
     "Int8Conv1d",
     "Int8Conv2d",
     "Int8Linear",
+    "MaskedConv1d",
+    "MaskedConv2d",
+    "MaskedLinear",
     "PackedConv",
     "PackedFloatConv",
     "PackedInt4",

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .masked_module import MaskedModule
+
 if TYPE_CHECKING:
     from .packed_module import PackedModule
 
@@ -99,6 +101,13 @@ def why_not(module: nn.Module) -> str | None:
 
     Looks at the layer alone; what its surroundings do with its weight is the caller's part.
     """
+    if isinstance(module, MaskedModule):
+        return "its weight is masked: pyops.prune.unmask(model) bakes the mask in"
+    return why_not_plain(module) or _why_not_kernel(module)
+
+
+def why_not_plain(module: nn.Module) -> str | None:
+    """Why a layer is not simply one of torch's, with its own weight and forward."""
     cls = type(module)
     if any(p is not None and nn.parameter.is_lazy(p) for p in module._parameters.values()):
         return "its weight is not initialized: run the float model once"
@@ -118,16 +127,18 @@ def why_not(module: nn.Module) -> str | None:
     if extra:
         return f"holds {extra[0]!r} besides weight and bias"
     weight = module._parameters.get("weight")
-    if getattr(module, "padding_mode", "zeros") != "zeros":
-        return f"padding_mode is {module.padding_mode!r}: kernels pad with zeros"
     if weight is None:
         return "its weight is not a Parameter"
-    return _why_not_weight(weight, _DIMS.get(_qualified(cls), 2))
-
-
-def _why_not_weight(weight: nn.Parameter, dims: int) -> str | None:
     if type(weight) is not nn.Parameter or type(weight.data) is not torch.Tensor:
         return f"its weight is a {type(weight).__name__}, not a plain Parameter"
+    return None
+
+
+def _why_not_kernel(module: nn.Module) -> str | None:
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        return f"padding_mode is {module.padding_mode!r}: kernels pad with zeros"
+    weight: nn.Parameter = module.weight  # type: ignore[assignment]
+    dims = _DIMS.get(_qualified(type(module)), 2)
     if weight.dtype not in _FLOATS:
         return f"weight is {str(weight.dtype).removeprefix('torch.')}, not float32, bf16 or fp16"
     if weight.device.type == "meta":

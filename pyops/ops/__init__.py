@@ -9,6 +9,14 @@ from .int8_gemm_linear import int8_linear
 from .int8_gemm_rows import RowProgram, int8_rows
 from .int8_pool import int8_adaptive_pool, int8_pool
 from .int8_pool_codes import int8_add, int8_concat, int8_dequantize, int8_quantize
+from .masked_matmul import (
+    SparsePattern,
+    masked_matmul,
+    masked_matmul_plan,
+    masked_pack,
+    masked_unpack,
+    masked_weight_grad,
+)
 from .net import NetProgram, run_net
 from .net_prepared import PreparedNet
 from .sparse_gemm import sparse_linear, sparse_pack, sparse_refresh, sparse_unpack
@@ -27,6 +35,7 @@ __all__ = [
     "NetProgram",
     "PreparedNet",
     "RowProgram",
+    "SparsePattern",
     "attention",
     "attention_rows",
     "conv_relu",
@@ -52,6 +61,11 @@ __all__ = [
     "int8_weight_linear",
     "int8_weight_pack",
     "int8_weight_unpack",
+    "masked_matmul",
+    "masked_matmul_plan",
+    "masked_pack",
+    "masked_unpack",
+    "masked_weight_grad",
     "quantize_rows",
     "quantize_weight",
     "quantize_weight_int4",

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 
-def copy_model(model: nn.Module) -> nn.Module:
+def copy_model(model: nn.Module, trainable: bool = False) -> nn.Module:
     """Copies the modules, the buffers and all else; parameters share storage with the input.
 
     New Parameter objects, so ``.half()``, ``.to()`` or a gradient on one model leaves the other
     alone. They require no grad: the result is for inference. Buffers are cloned, because a model
     changes them in place when it runs. Tied and shared parts stay tied and shared.
+
+    ``trainable``: parameters are cloned, because optimizers change them in place; they require
+    grad, and modules are in train mode, as in the input.
 
     Raises:
         TypeError: the model holds something that ``copy.deepcopy`` cannot copy.
@@ -24,7 +27,8 @@ def copy_model(model: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {}
     with torch.inference_mode(False):
         for parameter in model.parameters():
-            if type(parameter) is nn.Parameter and type(parameter.data) is Tensor:
+            plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor
+            if plain and not trainable:
                 memo[id(parameter)] = _over_same_storage(parameter)
         for module in model.modules():
             for value in module.__dict__.values():
@@ -37,7 +41,7 @@ def copy_model(model: nn.Module) -> nn.Module:
                 f"{type(model).__name__} cannot be copied ({error}); "
                 "inplace=True converts the model itself"
             ) from error
-    return freeze(new)
+    return new if trainable else freeze(new)
 
 
 def freeze(model: nn.Module) -> nn.Module:

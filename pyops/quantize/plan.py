@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..nn import registry
 from ..nn.containers import reads_weights
 from ..nn.packed_module import PackedModule
-from ..nn.registry import STATIC, matches_for, why_not, why_not_depth
+from ..nn.registry import STATIC, matches, matches_for, why_not_depth
 from .break_even import why_not_worth_it
 from .scheme import Scheme
 from .select import Patterns, select
@@ -46,7 +48,29 @@ def make_plan(
     Raises:
         ValueError: the model holds a converted layer already, or a pattern matches nothing.
     """
-    included = None if include is None else select(model, include, "include")
+    return plan_layers(
+        model,
+        lambda module: matches_for(module, scheme.weights),
+        lambda module, candidate: _why_not(module, scheme, candidate),
+        include,
+        exclude,
+    )
+
+
+def plan_layers(
+    model: nn.Module,
+    is_candidate: Callable[[nn.Module], bool],
+    why_not: Callable[[nn.Module, Candidate], str | None],
+    include: Patterns | None,
+    exclude: Patterns | None,
+    stays: str = "stays in float",
+    selecting: tuple[Callable[[nn.Module], bool], str] = (matches, "has an int8 replacement"),
+) -> list[Candidate]:
+    """The same for any workflow: its layers, and ``why_not`` one of them cannot be changed.
+
+    ``stays``: what happens to such a layer; ``selecting``: see ``select``.
+    """
+    included = None if include is None else select(model, include, "include", *selecting)
     excluded = set() if exclude is None else select(model, exclude, "exclude")
     paths = defaultdict(list)
     inside: dict[int, str] = {}
@@ -61,7 +85,7 @@ def make_plan(
             inside.update((id(child), why) for child in module.modules())
     plan = []
     for module in model.modules():
-        if not matches_for(module, scheme.weights):
+        if not is_candidate(module):
             continue
         candidate = _candidate(module, paths[id(module)])
         candidate.named = included is not None and id(module) in included
@@ -71,9 +95,9 @@ def make_plan(
                 "excluded (exclude=)" if id(module) in excluded else "not chosen by include="
             )
         else:
-            candidate.why_float = inside.get(id(module)) or _why_not(module, scheme, candidate)
+            candidate.why_float = inside.get(id(module)) or why_not(module, candidate)
         plan.append(candidate)
-    keep_ties(model, plan)
+    keep_ties(model, plan, stays)
     return plan
 
 
@@ -87,7 +111,9 @@ def _candidate(module: nn.Module, paths: list[str]) -> Candidate:
 
 
 def _why_not(module: nn.Module, scheme: Scheme, candidate: Candidate) -> str | None:
-    why = why_not(module) or why_not_depth(candidate.in_features, scheme.replacement(module))
+    why = registry.why_not(module) or why_not_depth(
+        candidate.in_features, scheme.replacement(module)
+    )
     if why is not None:
         return why
     if scheme.weights == STATIC and module.weight.dtype != torch.float32:
@@ -108,7 +134,7 @@ def apply_break_even(plan: list[Candidate], scheme: Scheme) -> None:
             )
 
 
-def keep_ties(model: nn.Module, plan: list[Candidate]) -> None:
+def keep_ties(model: nn.Module, plan: list[Candidate], stays: str = "stays in float") -> None:
     """A weight tied to one that stays in float stays too: packing it would hold it twice."""
     owners: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for path, module in model.named_modules():
@@ -126,7 +152,7 @@ def keep_ties(model: nn.Module, plan: list[Candidate]) -> None:
                 other = by_path.get(path)
                 packed = other is not None and other.why_float is None and name == "weight"
                 if not packed or (other and other.class_name != candidate.class_name):
-                    candidate.why_float = f"weight is tied to {path}.{name}, which stays in float"
+                    candidate.why_float = f"weight is tied to {path}.{name}, which {stays}"
                     changed = True
                     break
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from .copying import copy_model, freeze
 from .measure import Measured, arguments_of, run_example
 from .observers import OBSERVERS
 from .plan import Candidate, apply_break_even, complaints, keep_ties, make_plan
+from .progress import bar
 from .scheme import Scheme, make_scheme
 from .select import Patterns
 from .static.run import quantize_static
@@ -115,7 +115,7 @@ def quantize(
         plan = make_plan(model, scheme, include, exclude)
         _check_plan(model, plan, scheme, strict)
         return quantize_static(
-            model, plan, calibration, forward, observer, inplace, partial(_bar, progress)
+            model, plan, calibration, forward, observer, inplace, partial(bar, progress)
         )
     if forward is not None:
         raise ValueError("forward= says how to run calibration batches: it needs calibration=")
@@ -134,13 +134,13 @@ def quantize(
     example = None if example_inputs is None else _example(example_inputs, dtype)
     if example is not None:
         probe = target if dtype is None else copy_model(target).to(dtype)
-        with _bar(progress, "measuring", len(plan)) as advance:
+        with bar(progress, "measuring", len(plan)) as advance:
             measured = run_example(probe, plan, scheme, *example, timed, advance)
         del probe
     if timed:
         _keep_faster(model, plan, scheme, measured, strict)
     chosen = sum(candidate.why_float is None for candidate in plan)
-    with _bar(progress, "packing", chosen) as advance:
+    with bar(progress, "packing", chosen) as advance:
         target = convert(target, plan, scheme, measured, advance)
     if dtype is not None:
         target.to(dtype)
@@ -258,17 +258,3 @@ def _keep_faster(
             scheme.label,
             type(model).__name__,
         )
-
-
-@contextmanager
-def _bar(progress: bool, label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yields what is called after each layer."""
-    if not progress:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda: bar.advance(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -14,16 +14,23 @@ Pattern = str | type
 Patterns = Pattern | Iterable[Pattern]
 
 
-def select(model: nn.Module, patterns: Patterns, keyword: str) -> set[int]:
+def select(
+    model: nn.Module,
+    patterns: Patterns,
+    keyword: str,
+    wanted: Callable[[nn.Module], bool] = matches,
+    has: str = "has an int8 replacement",
+) -> set[int]:
     """ids of the modules that a pattern names, and of everything inside them.
 
     A string is compared with each qualified name: equal, or as a glob where ``*`` also crosses
-    dots. A type matches its instances.
+    dots. A type matches its instances. ``wanted``: the layers that an ``include`` is for; ``has``
+    says in words what is true of them.
 
     Raises:
         TypeError: a pattern is neither a string nor a type.
         ValueError: a pattern matches nothing (the nearest names are given), or an ``include``
-            pattern matches no layer that has a replacement.
+            pattern matches no layer that is ``wanted``.
     """
     paths = list(model.named_modules(remove_duplicate=False))
     chosen: set[int] = set()
@@ -32,11 +39,10 @@ def select(model: nn.Module, patterns: Patterns, keyword: str) -> set[int]:
         if not roots:
             raise ValueError(_no_match(pattern, keyword, paths))
         inside = [module for root in roots for module in root.modules()]
-        if keyword == "include" and not any(matches(module) for module in inside):
+        if keyword == "include" and not any(map(wanted, inside)):
             found = sorted({type(root).__name__ for root in roots})
             raise ValueError(
-                f"include={_show(pattern)} matches only {', '.join(found)}: no layer in it has "
-                "an int8 replacement"
+                f"include={_show(pattern)} matches only {', '.join(found)}: no layer in it {has}"
             )
         chosen.update(id(module) for module in inside)
     return chosen

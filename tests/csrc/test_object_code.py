@@ -53,6 +53,11 @@ WEIGHT_ONLY = (
     Expected("avx2", "vfmadd231ps ymm", 12),
     Expected("avx512", "vfmadd231ps zmm", 24),
 )
+# Of four vectors of tokens the first is multiplied, three are added, for each place of a quad.
+MASKED_MATMUL = (
+    Expected("avx2", "vfmadd231ps ymm", 12),
+    Expected("avx512", "vfmadd231ps zmm", 12),
+)
 CONV_RELU = (
     Expected("avx512bf16", "vdpbf16ps zmm", 28),
     Expected("amx", "tdpbf16ps tmm", 4),
@@ -69,11 +74,18 @@ DEPTHWISE = (
     Expected("avx512", "vpmaddwd zmm", 12, ("vpdpbusd",)),
     Expected("avx512vnni", "vpdpbusd zmm", 6),
 )
+# Of four outputs that share k: each sum once. (Two of 64 or 32 tokens: half of that.)
+INT8_SPARSE = (
+    Expected("avx512vnni", "vpdpbusd zmm", 16),
+    Expected("avxvnni", "vpdpbusd ymm", 8),
+    Expected("evexvnni", "vpdpbusd ymm", 8),
+    Expected("avx2", "vpmaddwd ymm", 16, ("vpmaddubsw",)),
+)
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(
-    r"::attention::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<|"
-    r"::(add_pairs|add_quad|few_strips)<|::sparse_(multiply|few_rows)\("
+    r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
 )
+SPARSE_PRODUCTS = re.compile(r"::(add_pairs<|add_quad<|few_strips<|sparse_(multiply|few_rows)\()")
 _KERNELS = {
     row.name
     for op in backends.ops()
@@ -127,6 +139,15 @@ def test_hot_loop_of_float_products(object_code, opcodes, expected, tile):
     assert len(spilled) <= allowed, f"{expected.kernel} {tile} spills in its hot loop: {spilled}"
 
 
+@pytest.mark.parametrize("expected", MASKED_MATMUL, ids=lambda e: e.kernel)
+def test_hot_loop_of_masked_gradients(object_code, opcodes, expected):
+    pattern = rf"pyops::cpu::{expected.kernel}::masked::"
+    loop = object_code.hottest_loop(pattern, expected.opcode.split()[0])
+    assert_whole_tiles(opcodes(loop), expected)
+    spilled = [f"{i.mnemonic} {i.operands}" for i in loop if i.spills and "mm" in i.operands]
+    assert not spilled, f"{expected.kernel} spills sums in its hot loop: {spilled}"
+
+
 @pytest.mark.parametrize("expected", CONV_RELU, ids=lambda e: e.kernel)
 def test_hot_loop_of_convolutions(object_code, opcodes, expected):
     pattern = rf"pyops::cpu::{expected.kernel}::.*conv_sums<"
@@ -147,6 +168,19 @@ def test_hot_loop_of_few_rows(object_code, opcodes, expected):
     spread = [i for i in loop if i.mnemonic.startswith("vpexpand")]
     assert len(spread) == 4
     assert not [i for i in spread if "(" in i.operands], "spreads from memory, which is slow"
+
+
+@pytest.mark.parametrize("expected", INT8_SPARSE, ids=lambda e: e.kernel)
+@pytest.mark.parametrize("run", ["add_pairs<4>", "add_quad<0, "])
+def test_hot_loop_of_sparse_codes(object_code, opcodes, expected, run):
+    pattern = rf"pyops::cpu::{expected.kernel}::.*::{run}"
+    loop = object_code.hottest_loop(pattern, expected.opcode)
+    pairs = expected.kernel == "avx512vnni" and run.startswith("add_pairs")
+    assert_whole_tiles(opcodes(loop), expected._replace(multiple_of=8) if pairs else expected)
+    stored = [i for i in loop if i.spills and i.operands.endswith(")")]
+    # 8 sums and 8 vectors of codes are all registers: two codes wait on the stack for weights.
+    allowed = 2 if expected.kernel == "avx2" and run.startswith("add_pairs") else 0
+    assert len(stored) <= allowed, f"{expected.kernel} stores sums in its hot loop"
 
 
 @pytest.mark.parametrize("expected", DEPTHWISE, ids=lambda e: e.kernel)
@@ -197,7 +231,7 @@ def test_generic_code_runs_everywhere(object_code, beyond_sse2):
 def test_nothing_is_fused(object_code):
     """A fused multiply-add rounds once where the contract rounds twice."""
     for function in object_code.functions:
-        if FLOAT_PRODUCTS.search(function.name):
+        if FLOAT_PRODUCTS.search(function.name) or SPARSE_PRODUCTS.search(function.name):
             continue
         fused = [i for i in function.body if i.mnemonic.startswith(("vfm", "vfnm"))]
         assert not fused, f"{function.name}: {fused[0].mnemonic}"

@@ -78,6 +78,21 @@ def test_new_values_in_place(kernel: str) -> None:
         assert torch.equal(packed, again) or bool((new != 0).sum() < (case.weight != 0).sum())
 
 
+def test_new_values_reach_entries_alone(kernel: str) -> None:
+    """Four outputs that share most of their pattern are held as one: what one lacks stays 0."""
+    weight = masked(torch.randn(70, 300), 0.3, 4, 0)
+    weight[:, ::9] *= torch.rand(70, 34) < 0.5
+    weight[::7] = 0
+    new = torch.randn(70, 300)
+    for transposed in (False, True):
+        packed = ops.sparse_pack(weight.t().contiguous() if transposed else weight)
+        for values in (torch.zeros(70, 300), new):
+            ops.sparse_refresh(packed, values, transposed=transposed)
+        back = ops.sparse_unpack(packed, [300, 70] if transposed else [70, 300])
+        expected = torch.where(weight != 0, new, 0.0)
+        assert_same(back.t() if transposed else back, expected, kernel)
+
+
 def test_new_values_from_the_transpose(kernel: str) -> None:
     for n, k, density in ((5, 7, 0.5), (70, 300, 0.1), (130, 64, 1.0)):
         weight = masked(torch.randn(n, k), density, 1, n)

@@ -1,5 +1,5 @@
-// 32 tokens, codes widened to int16, so that no product saturates. ymm: of a pair 8 sums, 4
-// weights, 4 of x; of a quad, 16 tokens at a time, 8 sums, 4 of x, and weights come from memory.
+// 32 tokens, codes widened to int16, so that no product saturates. ymm: of a pair 8 sums, 2
+// weights, 4 of x; of a quad, 16 tokens at a time, 8 sums, 2 weights, 4 of x.
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>
@@ -53,19 +53,10 @@ inline I32 dot4(I32 acc, const Codes& codes, const Weights& w) {
   return add(acc, _mm256_madd_epi16(codes.high, w.high));
 }
 
-// Of two outputs, from eight weights widened in both halves of a vector.
-inline void spread(I32 eight, Weights* first, Weights* second) {
-  *first = {_mm256_shuffle_epi32(eight, 0x00), _mm256_shuffle_epi32(eight, 0x55)};
-  *second = {_mm256_shuffle_epi32(eight, 0xaa), _mm256_shuffle_epi32(eight, 0xff)};
-}
-inline I32 widened(const char* p) {
-  const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  return _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(codes));
-}
-inline void load_weights(const char* p, Weights (&to)[2]) { spread(widened(p), to, to + 1); }
-inline void load_weights(const char* p, Weights (&to)[4]) {
-  spread(widened(p), to, to + 1);
-  spread(widened(p + 8), to + 2, to + 3);
+inline Weights load_weights(const char* p) {
+  const __m128i four = _mm_cvtepi8_epi16(_mm_cvtsi32_si128(read<int32_t>(p)));
+  const I32 all = _mm256_broadcastq_epi64(four);
+  return {_mm256_shuffle_epi32(all, 0x00), _mm256_shuffle_epi32(all, 0x55)};
 }
 
 inline void store_row(char* to, I32 codes) {

@@ -1,4 +1,4 @@
-// 64 tokens. zmm: of a pair 8 sums, 2 weights, 4 to 8 of x; of a quad 16 sums, 4 weights, 8 of x.
+// 64 tokens. zmm: of a pair 8 sums, 1 of weights, up to 8 of x; of a quad 16, 1, 8.
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>

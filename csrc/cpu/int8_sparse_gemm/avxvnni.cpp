@@ -1,5 +1,5 @@
-// 32 tokens, VEX-encoded. ymm: of a pair 8 sums, 2 weights, 4 to 6 of x; of a quad, 16 tokens at a
-// time, 8 sums, 4 weights, 4 of x.
+// 32 tokens, VEX-encoded. ymm: of a pair 8 sums, 1 of weights, 4 to 6 of x; of a quad, 16 tokens at
+// a time, 8 sums, 1 of weights, 4 of x.
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>
@@ -27,13 +27,6 @@ inline I32 dot4(I32 acc, I32 codes, I32 w) { return _mm256_dpbusd_avx_epi32(acc,
 
 inline void store_row(char* to, I32 codes) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
-}
-inline void load_weights(const char* p, Weights (&to)[4]) {
-  const I32 all = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  to[0] = _mm256_shuffle_epi32(all, 0x00);
-  to[1] = _mm256_shuffle_epi32(all, 0x55);
-  to[2] = _mm256_shuffle_epi32(all, 0xaa);
-  to[3] = _mm256_shuffle_epi32(all, 0xff);
 }
 
 #include "cpu/int8_sparse_gemm/lanes.inl.h"

@@ -29,8 +29,5 @@ inline void gather(const char* const (&rows)[4], Codes (&to)[V]) {
   }
 }
 
-// Two loads, not one and two shuffles: shuffles are what bounds pairs.
-inline void load_weights(const char* p, Weights (&to)[2]) {
-  to[0] = set1_i32(read<int32_t>(p));
-  to[1] = set1_i32(read<int32_t>(p + 4));
-}
+// Not shuffles of one load: interleaving keeps those busy.
+inline Weights load_weights(const char* p) { return set1_i32(read<int32_t>(p)); }

@@ -8,7 +8,7 @@
 //
 //   void gather<kFrom>(rows, Codes (&to)[V])      of vectors kFrom, ... of tokens, from four rows
 //   I32 dot4(I32 acc, const Codes&, const Weights&)
-//   void load_weights(const char* p, Weights (&to)[2])    and of [4]: of as many outputs
+//   Weights load_weights(const char* p)           of one output
 //
 // Any four entries of an output make a group, whatever their k: what one multiplication takes of
 // a token is brought together from four rows of the block, for all tokens at once.
@@ -61,13 +61,12 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
     begin_sums(to_b, t.first, b);
     for (const char* end = p + run.items * sizeof(Int8PairItem); p != end;
          p += sizeof(Int8PairItem)) {
-      Weights w[2];
-      load_weights(p + offsetof(Int8PairItem, w), w);
+      const char* w = p + offsetof(Int8PairItem, w);
       Codes codes[V];
       gather_at<0>(x, p, codes);
-      add_products(codes, w[0], a);
+      add_products(codes, load_weights(w), a);
       gather_at<0>(x, p + 8, codes);
-      add_products(codes, w[1], b);
+      add_products(codes, load_weights(w + 4), b);
     }
     end_sums(a, to_a);
     end_sums(b, to_b);
@@ -86,12 +85,11 @@ inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* 
   }
   for (const char* end = p + run.items * sizeof(Int8QuadItem); p != end;
        p += sizeof(Int8QuadItem)) {
-    Weights w[4];
-    load_weights(p + offsetof(Int8QuadItem, w), w);
+    const char* w = p + offsetof(Int8QuadItem, w);
     Codes codes[V];
     gather_at<kFrom>(x, p, codes);
     PYOPS_UNROLL
-    for (int i = 0; i < 4; ++i) add_products(codes, w[i], acc[i]);
+    for (int i = 0; i < 4; ++i) add_products(codes, load_weights(w + 4 * i), acc[i]);
   }
   PYOPS_UNROLL
   for (int i = 0; i < 4; ++i) end_sums(acc[i], sums_of(t, run.rows[i]) + kFrom * kLanes);

@@ -21,9 +21,10 @@ inline I32 dot4(I32 acc, const Codes& codes, const Weights& w) {
   return acc;
 }
 
-template <int kOutputs>
-inline void load_weights(const char* p, Weights (&to)[kOutputs]) {
-  for (int i = 0; i < 4 * kOutputs; ++i) to[i / 4].w[i % 4] = static_cast<int8_t>(p[i]);
+inline Weights load_weights(const char* p) {
+  Weights four;
+  for (int i = 0; i < 4; ++i) four.w[i] = static_cast<int8_t>(p[i]);
+  return four;
 }
 
 inline void transpose_block(const SparseTokens& t) {

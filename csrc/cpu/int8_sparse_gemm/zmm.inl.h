@@ -23,14 +23,5 @@ inline void store_row(char* to, I32 codes) { _mm512_storeu_si512(to, codes); }
 
 #include "cpu/int8_sparse_gemm/dot.inl.h"
 
-inline void load_weights(const char* p, Weights (&to)[4]) {
-  const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  const I32 all = _mm512_broadcast_i32x4(four);
-  to[0] = _mm512_shuffle_epi32(all, _MM_PERM_AAAA);
-  to[1] = _mm512_shuffle_epi32(all, _MM_PERM_BBBB);
-  to[2] = _mm512_shuffle_epi32(all, _MM_PERM_CCCC);
-  to[3] = _mm512_shuffle_epi32(all, _MM_PERM_DDDD);
-}
-
 #include "cpu/int8_sparse_gemm/lanes.inl.h"
 #include "cpu/int8_sparse_gemm/tokens.inl.h"

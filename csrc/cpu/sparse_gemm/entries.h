@@ -6,8 +6,8 @@
 namespace pyops::cpu {
 
 // How many entries of an output an item holds, and where. kMostDepth: values of k in a block.
-// kQuadCost: how many entries of pairs take
-// the time of one k of a quad.
+// kQuadCost: how many entries of pairs take the time of one k of a quad. set_has, has: whether an
+// output of a quad has an entry of its own; of codes nobody asks.
 struct FloatItems {
   using Pair = SparsePairItem;
   using Quad = SparseQuadItem;
@@ -16,6 +16,10 @@ struct FloatItems {
   static constexpr double kQuadCost = 10.0 / 3.0;
   static constexpr int pair_at(int output, int entry) { return 2 * entry + output; }
   static constexpr int quad_at(int output, int) { return output; }
+  static void set_has(Quad* item, int output) {
+    item->has = static_cast<uint16_t>(item->has | 1 << output);
+  }
+  static bool has(const Quad& item, int output) { return (item.has >> output & 1) != 0; }
 };
 struct Int8Items {
   using Pair = Int8PairItem;
@@ -25,6 +29,8 @@ struct Int8Items {
   static constexpr double kQuadCost = 2.2;
   static constexpr int pair_at(int output, int entry) { return 4 * output + entry; }
   static constexpr int quad_at(int output, int entry) { return 4 * output + entry; }
+  static void set_has(Quad*, int) {}
+  static bool has(const Quad&, int) { return true; }
 };
 
 // Which section a part is.

@@ -43,8 +43,8 @@ int64_t block_bytes() {
   return cache;
 }
 
-// visit(row, k, weight): every entry of a part, also those that only fill up a quad. A caller may
-// have damaged the bytes.
+// visit(row, k, weight): every entry of a part, but not what only fills up pairs and quads of
+// floats. A caller may have damaged the bytes.
 template <class Items, class Char, class F>
 class SectionWalk {
  public:
@@ -112,6 +112,7 @@ class SectionWalk {
       take(&item);
       for (int j = 0; j < 4 * Items::kQuadEntries; ++j) {
         const int output = j / Items::kQuadEntries, of = j % Items::kQuadEntries;
+        if (!Items::has(item, output)) continue;
         const int place = Items::quad_at(output, of);
         entry(run.rows[output], item.at[of], weights + place * sizeof(typename Items::Weight));
       }

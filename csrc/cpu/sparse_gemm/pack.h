@@ -71,7 +71,7 @@ struct SparseQuad {
   uint32_t items;
 };
 struct SparseQuadItem {
-  uint16_t at[1], zero;
+  uint16_t at[1], has;  // bit i: output i has this entry, and not only a 0 in its place
   float w[4];
 };
 // Of codes.

@@ -83,7 +83,8 @@ class Section {
   using Weight = typename Items::Weight;
   static constexpr int32_t kNone = Items::kMostDepth;
 
-  // The k of outputs [row, row + 4), in order, one after another to visit(k).
+  // The k of outputs [row, row + 4), in order, one after another to visit(k, values, has); has: a
+  // bit for each output that has it.
   template <class F>
   void each_of_four(int64_t row, const F& visit) const {
     int32_t next[4] = {};
@@ -92,12 +93,14 @@ class Section {
       for (int i = 0; i < 4; ++i) k = std::min(k, k_of(row + i, next[i]));
       if (k == kNone) return;
       float values[4];
+      int outputs = 0;
       for (int i = 0; i < 4; ++i) {
         const bool has = k_of(row + i, next[i]) == k;
         values[i] = has ? rows_[row + i].entries[next[i]].value : 0.0f;
         next[i] += has;
+        outputs |= has << i;
       }
-      visit(k, values);
+      visit(k, values, outputs);
     }
   }
   int32_t k_of(int64_t row, int32_t i) const {
@@ -112,7 +115,7 @@ class Section {
       longest = std::max(longest, rows_[i].count);
     }
     if (entries < Items::kQuadCost * longest) return 0;  // before counting
-    each_of_four(row, [&](int32_t, const float*) { ++all; });
+    each_of_four(row, [&](int32_t, const float*, int) { ++all; });
     return entries >= Items::kQuadCost * all ? all : 0;
   }
 
@@ -147,18 +150,19 @@ class Section {
     to->put(quad);
     typename Items::Quad item;
     int32_t filled = 0;
-    const auto add = [&](int32_t k, const float* values) {
+    const auto add = [&](int32_t k, const float* values, int outputs) {
       if (filled == 0) item = {};
-      item.at[filled] = at(k);
+      item.at[kEach == 1 ? 0 : filled] = at(k);  // gcc warns of the other one
       for (int output = 0; output < 4; ++output) {
         item.w[Items::quad_at(output, filled)] = static_cast<Weight>(values[output]);
+        if ((outputs >> output & 1) != 0) Items::set_has(&item, output);
       }
       filled = (filled + 1) % kEach;
       if (filled == 0) to->put(item);
     };
     each_of_four(row, add);
     constexpr float kZeros[4] = {};
-    while (filled != 0) add(h_.kc, kZeros);
+    while (filled != 0) add(h_.kc, kZeros, 0);
   }
 
   const SparseHeader& h_;

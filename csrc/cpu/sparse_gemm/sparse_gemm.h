@@ -90,8 +90,9 @@ struct SparseGemmKernel : KernelRow {  // nr: tokens of a tile, kr: entries of o
   void (*tokens)(const SparseTokens&);
   void (*multiply)(const SparseSection&);
   void (*finish)(const SparseSums&);
-  int few, few_of;  // few_rows is faster for so few tokens and weights to an entry
-  void (*few_rows)(const SparseFewRows&);
+  // few_rows is faster for so few tokens and weights to an entry.
+  int few = 0, few_of = 0;
+  void (*few_rows)(const SparseFewRows&) = nullptr;
 };
 
 extern KernelTable sparse_gemm_kernels;

@@ -17,11 +17,12 @@ def calls_of(
     model: nn.Module,
     calibration: Iterable[Any],
     forward: Callable[[nn.Module, Any], Any] | None,
+    workflow: str = "quantize",
 ) -> list[Call]:
     """The arguments of each call of ``model`` that the batches stand for.
 
-    Read once, and held as long as quantization takes: equalization and bias correction look at
-    them again.
+    Read once, and held as long as the workflow takes: equalization and bias correction look at
+    them again. Errors name the ``workflow``.
 
     Raises:
         TypeError: a batch is none of a tensor, a tuple or list of positional arguments and a dict
@@ -30,18 +31,18 @@ def calls_of(
     """
     if isinstance(calibration, Tensor):
         raise TypeError(
-            "quantize: calibration is a Tensor, expected an iterable of batches: [tensor], or "
+            f"{workflow}: calibration is a Tensor, expected an iterable of batches: [tensor], or "
             "tensor.split(size)"
         )
     if forward is not None:
-        return _recorded(model, calibration, forward)
-    calls = [_call_of(batch) for batch in calibration]
+        return _recorded(model, calibration, forward, workflow)
+    calls = [_call_of(batch, workflow) for batch in calibration]
     if not calls:
-        raise ValueError("quantize: calibration holds no batch")
+        raise ValueError(f"{workflow}: calibration holds no batch")
     return calls
 
 
-def _call_of(batch: Any) -> Call:
+def _call_of(batch: Any, workflow: str) -> Call:
     if isinstance(batch, Tensor):
         return (batch,), {}
     if isinstance(batch, (tuple, list)):
@@ -49,13 +50,16 @@ def _call_of(batch: Any) -> Call:
     if hasattr(batch, "keys") and hasattr(batch, "__getitem__"):
         return (), {str(key): batch[key] for key in batch.keys()}
     raise TypeError(
-        "quantize: a calibration batch must be a Tensor, a tuple of positional arguments or a dict "
-        f"of keywords, but is {type(batch).__name__}: pass forward=lambda model, batch: ..."
+        f"{workflow}: a calibration batch must be a Tensor, a tuple of positional arguments or a "
+        f"dict of keywords, but is {type(batch).__name__}: pass forward=lambda model, batch: ..."
     )
 
 
 def _recorded(
-    model: nn.Module, calibration: Iterable[Any], forward: Callable[[nn.Module, Any], Any]
+    model: nn.Module,
+    calibration: Iterable[Any],
+    forward: Callable[[nn.Module, Any], Any],
+    workflow: str,
 ) -> list[Call]:
     calls: list[Call] = []
     note = model.register_forward_pre_hook(
@@ -69,9 +73,9 @@ def _recorded(
     finally:
         note.remove()
     if number < 0:
-        raise ValueError("quantize: calibration holds no batch")
+        raise ValueError(f"{workflow}: calibration holds no batch")
     if not calls:
-        raise ValueError("quantize: forward= does not call the model it is given")
+        raise ValueError(f"{workflow}: forward= does not call the model it is given")
     return calls
 
 

@@ -1,0 +1,166 @@
+"""The product with a masked weight, and its gradients, in time that follows the mask.
+
+Training a pruned model (Zhu & Gupta 2017) multiplies three times with a weight that is mostly zero:
+the layer's output, its input's gradient, and its weight's. The first two are products with a sparse
+weight (``sparse_gemm.py``), the last one is sampled at the places that the mask keeps
+(``masked_matmul_pack.py``), as in Gale et al., "Sparse GPU Kernels for Deep Learning", 2020.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import backends
+from . import masked_matmul_checks as own
+from . import masked_matmul_reference as plain
+from . import sparse_gemm as _sparse_gemm  # noqa: F401  (its ops are called below)
+from .define import define
+from .masked_matmul_pack import masked_pack, masked_unpack, masked_weight_grad
+from .masked_matmul_pattern import SparsePattern, masked_matmul_plan, pattern_of
+
+__all__ = [
+    "SparsePattern",
+    "masked_matmul",
+    "masked_matmul_plan",
+    "masked_pack",
+    "masked_unpack",
+    "masked_weight_grad",
+]
+
+define(
+    "masked_matmul(Tensor x, Tensor weight, Tensor mask, Tensor? bias, int pattern) -> Tensor",
+    plain,
+)
+define(
+    "masked_matmul_grad(Tensor grad, Tensor x, Tensor weight, Tensor mask, int pattern, "
+    "bool of_x, bool of_weight) -> (Tensor, Tensor)",
+    plain,
+)
+
+
+def masked_matmul(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    bias: Tensor | None = None,
+    *,
+    state: SparsePattern | None = None,
+) -> Tensor:
+    """``x @ where(mask, weight, 0).T + bias``, with gradients for x, weight and bias.
+
+    The gradient of ``weight`` is dense, with exact zeros where the mask is False, whatever x and
+    the output's gradient hold. Any mask is taken as it is. Sums are float32: the output and x's
+    gradient are within ``(K + 2) * 2**-24`` and ``(N + 2) * 2**-24`` of the sum of absolute
+    products (bias: one more rounding), the weight's within ``(M + 8) * 2**-24`` over M rows. No
+    result depends on the number of threads.
+
+    Where sparse kernels do not pay (``masked_matmul_plan``), for float64, on other devices and
+    under autocast, it is the dense product with ``where(mask, weight, 0)``; ``state.reason`` says
+    so.
+
+    Args:
+        x: float32 or float64 ``[..., K]``.
+        weight: ``[N, K]`` of x's dtype.
+        mask: bool ``[N, K]``.
+        bias: ``[N]`` of x's dtype.
+        state: what is kept from call to call. None: it is kept as long as ``mask``, and shared by
+            all products with that tensor.
+
+    Returns:
+        ``[..., N]`` of x's dtype, or of autocast's.
+
+    Raises:
+        TypeError, ValueError: an argument has another dtype or shape than stated.
+        RuntimeError: where it runs sparse, the gradient of a gradient is asked for.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        own.mask_of("masked_matmul", mask)
+        if state is not None:
+            state.reason = "autocast computes in another type"
+        return F.linear(x, torch.where(mask, weight, 0.0), bias)
+    own.operands("masked_matmul", x, weight, mask, bias)
+    number = 0 if state is None else state.number
+    # What runs dense anyway need not be an op of ours, which takes autograd longer. A graph that is
+    # being traced keeps the op: it has no values yet, and the op decides when it runs.
+    if type(mask) is Tensor and not torch.compiler.is_compiling():
+        pattern = pattern_of(number, mask)
+        pattern.reason = pattern.why_dense(x, weight, mask)
+        if pattern.reason is not None:
+            return F.linear(x, torch.where(mask, weight, 0.0), bias)
+    out: Tensor = torch.ops.pyops.masked_matmul.default(x, weight, mask, bias, number)
+    return out
+
+
+def _masked_matmul_cpu(
+    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, pattern: int
+) -> Tensor:
+    own.operands("masked_matmul", x, weight, mask, bias)
+    state = pattern_of(pattern, mask)
+    state.reason = state.why_dense(x, weight, mask)
+    if state.reason is not None:
+        return plain.masked_matmul_reference(x, weight, mask, bias, pattern)
+    packed = state.weight(weight, mask, False)
+    out: Tensor = torch.ops.pyops.sparse_linear.default(x, packed, len(weight), bias, None, 0)
+    return out
+
+
+def _masked_matmul_grad_cpu(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    pattern: int,
+    of_x: bool,
+    of_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    plain.masked_matmul_grad_fake(grad, x, weight, mask, pattern, False, False)
+    state = pattern_of(pattern, mask)
+    if state.why_dense(x, weight, mask) is not None:
+        return plain.masked_matmul_grad_reference(grad, x, weight, mask, pattern, of_x, of_weight)
+    dx, dw = x.new_empty(0), x.new_empty(0)
+    if of_x:
+        packed = state.weight(weight, mask, True)
+        dx = torch.ops.pyops.sparse_linear.default(grad, packed, x.shape[-1], None, None, 0)
+    if of_weight:
+        dw = torch.ops.pyops.masked_weight_grad.default(grad, x, state.places(mask))
+    return dx, dw
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, mask, bias, ctx.pattern = inputs
+    ctx.save_for_backward(x, weight, mask)
+    ctx.has_bias = bias is not None
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, mask = ctx.saved_tensors
+    of_x, of_weight, _, of_bias, _ = ctx.needs_input_grad
+    dx, dw = torch.ops.pyops.masked_matmul_grad.default(
+        grad, x, weight, mask, ctx.pattern, of_x, of_weight
+    )
+    db = grad.reshape(grad.shape[:-1].numel(), grad.shape[-1]).sum(0) if of_bias else None
+    return dx if of_x else None, dw if of_weight else None, None, db, None
+
+
+def _nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    pass
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(
+        "masked_matmul has no second derivative: the gradient of a gradient was asked for "
+        "(create_graph=True); use torch.nn.functional.linear(x, weight * mask) there"
+    )
+
+
+torch.library.register_autograd("pyops::masked_matmul", _backward, setup_context=_save)
+torch.library.register_autograd(
+    "pyops::masked_matmul_grad", _no_second_derivative, setup_context=_nothing
+)
+if backends.compiled():
+    torch.library.impl("pyops::masked_matmul", "cpu", _masked_matmul_cpu)
+    torch.library.impl("pyops::masked_matmul_grad", "cpu", _masked_matmul_grad_cpu)
