@@ -16,6 +16,7 @@ SOURCE = Path(__file__).with_name("roofline.cpp")
 # The instruction that bounds a kernel of each ISA level. A generic kernel has no single one.
 PEAK_OF_ISA = {
     "amx": "tdpbusd_amx",
+    "avx512vbmi2": "vpdpbusd_zmm",
     "avx512vnni": "vpdpbusd_zmm",
     "avx512": "vpmaddwd_zmm",
     "avxvnni": "vpdpbusd_ymm",

@@ -32,6 +32,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 bool has_avx512vnni() { return __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512vbmi2() { return cpuid_bit(7, 0, 2, 6); }
 bool has_avx512bf16() { return cpuid_bit(7, 1, 0, 5); }
 
 // Linux gives a process the tile registers only when asked: ARCH_REQ_XCOMP_PERM, XTILEDATA.

@@ -64,6 +64,11 @@ CONV_RELU = (
     Expected("avx2", "vfmadd231ps ymm", 12),
     Expected("avx512", "vfmadd231ps zmm", 28),
 )
+# Of sparse weights: 4 outputs by 4 tokens.
+FEW_ROWS = (
+    Expected("avx512", "vfmadd231ps zmm", 16),
+    Expected("avx512vbmi2", "vpdpbusd zmm", 16),
+)
 # Three columns of the window, two vectors; half of them where vpmaddwd takes two rows.
 DEPTHWISE = (
     Expected("avx512", "vpmaddwd zmm", 12, ("vpdpbusd",)),
@@ -80,7 +85,7 @@ INT8_SPARSE = (
 FLOAT_PRODUCTS = re.compile(
     r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
 )
-SPARSE_PRODUCTS = re.compile(r"::(add_pairs<|add_quad<|few_strips<|sparse_multiply\()")
+SPARSE_PRODUCTS = re.compile(r"::(add_pairs<|add_quad<|few_strips<|sparse_(multiply|few_rows)\()")
 _KERNELS = {
     row.name
     for op in backends.ops()
@@ -151,6 +156,18 @@ def test_hot_loop_of_convolutions(object_code, opcodes, expected):
     # 14 pointers do not fit into 16 registers with all else; no sum may be among what is kept.
     sums = [i for i in loop if i.spills and "mm" in i.operands]
     assert not sums, f"{expected.kernel} spills sums in its hot loop"
+
+
+@pytest.mark.parametrize("expected", FEW_ROWS, ids=lambda e: e.kernel)
+def test_hot_loop_of_few_rows(object_code, opcodes, expected):
+    pattern = rf"pyops::cpu::{expected.kernel}::.*few_(strips|strip|rows|rows_impl)\b"
+    loop = object_code.hottest_loop(pattern, expected.opcode.split()[0])
+    assert_whole_tiles(opcodes(loop), expected)
+    spilled = [f"{i.mnemonic} {i.operands}" for i in loop if i.spills]
+    assert not spilled, f"{expected.kernel} spills in its hot loop: {spilled}"
+    spread = [i for i in loop if i.mnemonic.startswith("vpexpand")]
+    assert len(spread) == 4
+    assert not [i for i in spread if "(" in i.operands], "spreads from memory, which is slow"
 
 
 @pytest.mark.parametrize("expected", INT8_SPARSE, ids=lambda e: e.kernel)

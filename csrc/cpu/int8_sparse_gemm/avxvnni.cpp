@@ -31,6 +31,8 @@ inline void store_row(char* to, I32 codes) {
 
 #include "cpu/int8_sparse_gemm/lanes.inl.h"
 #include "cpu/int8_sparse_gemm/tokens.inl.h"
+#include "cpu/int8_sparse_gemm/few_plain.inl.h"
+#include "cpu/int8_sparse_gemm/few_rows.inl.h"
 
 }  // namespace
 

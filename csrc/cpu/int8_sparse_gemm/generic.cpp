@@ -16,6 +16,8 @@ constexpr int kTokens = 8;
 
 #include "cpu/int8_sparse_gemm/plain.inl.h"
 #include "cpu/int8_sparse_gemm/lanes.inl.h"
+#include "cpu/int8_sparse_gemm/few_plain.inl.h"
+#include "cpu/int8_sparse_gemm/few_rows.inl.h"
 
 }  // namespace
 

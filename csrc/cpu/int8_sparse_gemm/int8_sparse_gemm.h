@@ -8,17 +8,18 @@
 #pragma once
 #include <cstddef>
 
-#include "cpu/sparse_gemm/pack.h"
+#include "cpu/sparse_gemm/few_rows.h"
 
 namespace pyops::cpu {
 
 extern KernelTable int8_sparse_gemm_kernels;
 
-#define PYOPS_INT8_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr) \
-  namespace name {                                                  \
-  void int8_sparse_tokens(const SparseTokens& task);                \
-  void int8_sparse_multiply(const SparseSection& task);             \
-  void int8_sparse_finish(const SparseSums& task);                  \
+#define PYOPS_INT8_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, few, of) \
+  namespace name {                                                           \
+  void int8_sparse_tokens(const SparseTokens& task);                         \
+  void int8_sparse_multiply(const SparseSection& task);                      \
+  void int8_sparse_finish(const SparseSums& task);                           \
+  void int8_sparse_few_rows(const SparseFewRows& task);                      \
   }
 #include "cpu/int8_sparse_gemm/kernels.inc"
 #undef PYOPS_INT8_SPARSE_GEMM_KERNEL

@@ -4,12 +4,15 @@ namespace pyops::cpu {
 namespace {
 
 const SparseGemmKernel kRows[] = {
-#define PYOPS_INT8_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr) \
-  {{#name, Isa::isa, test_only, nr, kr, false},                     \
-   SparseProducts::s32,                                             \
-   name::int8_sparse_tokens,                                        \
-   name::int8_sparse_multiply,                                      \
-   name::int8_sparse_finish},
+#define PYOPS_INT8_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, few, of) \
+  {{#name, Isa::isa, test_only, nr, kr, false},                              \
+   SparseProducts::s32,                                                      \
+   name::int8_sparse_tokens,                                                 \
+   name::int8_sparse_multiply,                                               \
+   name::int8_sparse_finish,                                                 \
+   few,                                                                      \
+   of,                                                                       \
+   name::int8_sparse_few_rows},
 #include "cpu/int8_sparse_gemm/kernels.inc"
 #undef PYOPS_INT8_SPARSE_GEMM_KERNEL
 };

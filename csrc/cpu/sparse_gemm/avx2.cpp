@@ -31,7 +31,7 @@ inline F32 spread(Four w) {
 
 #include "cpu/sparse_gemm/lanes.inl.h"
 
-constexpr int kFewTokens = 2;  // 8 sums, 4 vectors of weights, 1 of x
+constexpr int kFewTokens = 1;  // 4 sums, 4 vectors of weights and their masks, 1 of x
 
 // Of each mask of 8 bits: lane i takes value [mask][i], or none where that is negative.
 struct Spread {

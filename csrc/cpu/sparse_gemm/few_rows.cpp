@@ -8,19 +8,21 @@ namespace {
 // Whether the value with these bits is not 0; NaN is not.
 inline bool is_entry(uint32_t bits) { return (bits << 1) != 0; }
 inline bool is_entry(uint16_t bits) { return (bits & 0x7fff) != 0; }
+inline bool is_entry(int8_t code) { return code != 0; }
 
-template <class Bits>
+template <class Mask, class Bits>
 int64_t pack_strip(const SparseHeader& h, const Bits* w, int64_t strip, char* masks, char* values) {
+  constexpr int64_t kWindow = 8 * sizeof(Mask);
   const int64_t k = h.k(), first = strip * kFewStrip;
   int64_t bytes = 0;
-  for (int64_t window = 0; window < k; window += kFewWindow) {
+  for (int64_t window = 0; window < k; window += kWindow) {
     for (int64_t row = first; row < first + kFewStrip; ++row) {
-      uint16_t mask = 0;
-      const int64_t end = row < h.oc ? min64(k, window + kFewWindow) : window;
+      Mask mask = 0;
+      const int64_t end = row < h.oc ? min64(k, window + kWindow) : window;
       for (int64_t i = window; i < end; ++i) {
         const Bits value = w[row * k + i];
         if (!is_entry(value)) continue;
-        mask = static_cast<uint16_t>(mask | 1u << (i - window));
+        mask = static_cast<Mask>(mask | Mask{1} << (i - window));
         if (values) std::memcpy(values + bytes, &value, sizeof value);
         bytes += sizeof value;
       }
@@ -54,10 +56,13 @@ void refresh_strip(const SparseHeader& h, int64_t strip, const char* masks, char
 }  // namespace
 
 int64_t pack_few(const SparseHeader& h, const void* w, int64_t strip, char* masks, char* values) {
-  if (static_cast<Dtype>(h.type) == Dtype::bf16) {
-    return pack_strip(h, static_cast<const uint16_t*>(w), strip, masks, values);
+  if (h.of_codes()) {
+    return pack_strip<uint64_t>(h, static_cast<const int8_t*>(w), strip, masks, values);
   }
-  return pack_strip(h, static_cast<const uint32_t*>(w), strip, masks, values);
+  if (static_cast<Dtype>(h.type) == Dtype::bf16) {
+    return pack_strip<uint16_t>(h, static_cast<const uint16_t*>(w), strip, masks, values);
+  }
+  return pack_strip<uint16_t>(h, static_cast<const uint32_t*>(w), strip, masks, values);
 }
 
 void refresh_few(void* packed, int64_t first, int64_t last, const SparseMatrix& from) {

@@ -5,7 +5,8 @@
 //
 //   first    int64 begin[strips + 1]: where the values of each strip of 4 outputs begin, from the
 //            values of the first one on, and the last ones end
-//            masks [strip][window of 16 k][4 outputs] uint16: bit i is k = 16 * window + i
+//            masks [strip][window of 16 k][4 outputs] uint16: bit i is k = 16 * window + i;
+//            of an int8 weight windows have 64 k, and masks are uint64
 //            values, of the weight's type: [strip][window][output][entry]
 //            at least kFewSlack zero bytes, up to a multiple of 64
 //
@@ -16,23 +17,27 @@
 
 namespace pyops::cpu {
 
-constexpr int kFewStrip = 4, kFewWindow = 16;
+constexpr int kFewStrip = 4, kFewWindow = 16, kFewCodesWindow = 64;
+inline int64_t few_window(const SparseHeader& h) {
+  return h.of_codes() ? kFewCodesWindow : kFewWindow;
+}
 // What a kernel may read behind the last value: the vectors of four rows that have no entries.
 constexpr int64_t kFewSlack = 256;
 
 // Where the parts are, from byte 0 of the packed weight.
 struct FewLayout {
-  int64_t strips, windows;
+  int64_t strips, window, windows;
   int64_t begins, masks, values;
 
   explicit FewLayout(const SparseHeader& h, int64_t first)
       : strips((h.oc + kFewStrip - 1) / kFewStrip),
-        windows((h.k() + kFewWindow - 1) / kFewWindow),
+        window(few_window(h)),
+        windows((h.k() + window - 1) / window),
         begins(first),
         masks(first + 8 * (strips + 1)),
         values(masks + strips * mask_bytes()) {}
 
-  int64_t mask_bytes() const { return windows * kFewStrip * kFewWindow / 8; }  // of a strip
+  int64_t mask_bytes() const { return windows * kFewStrip * window / 8; }  // of a strip
   int64_t bytes(int64_t value_bytes) const {
     return round_up(values + value_bytes + kFewSlack, 64);
   }

@@ -4,7 +4,7 @@
 // kSectionRows outputs at a time, through the epilogue.
 template <Dtype kType>
 void few_strips(const SparseFewRows& t) {
-  alignas(64) float sums[kMostFewTokens * kSectionRows];
+  alignas(64) float sums[kMostFewTokens * kSectionRows] = {};
   constexpr int64_t kStrips = kSectionRows / kFewStrip;
   const FinishFloatFn finish = finish_float_for(*t.epilogue);
   for (int64_t first = t.first; first < t.last; first += kStrips) {

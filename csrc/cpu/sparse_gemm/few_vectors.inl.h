@@ -72,5 +72,7 @@ inline void few_tokens(const SparseFewRows& t, int64_t strip, float* sums, int64
     if (t.tokens - token == 3) return few_strip<kType, 3>(t, strip, v, token, sums, ld);
     if (t.tokens - token == 2) return few_strip<kType, 2>(t, strip, v, token, sums, ld);
   }
-  if (t.tokens - token == 1) few_strip<kType, 1>(t, strip, v, token, sums, ld);
+  if constexpr (kFewTokens > 1) {
+    if (t.tokens - token == 1) few_strip<kType, 1>(t, strip, v, token, sums, ld);
+  }
 }

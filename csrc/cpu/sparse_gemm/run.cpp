@@ -159,22 +159,26 @@ Grid split(const Plan& p) {
                      p.columns, 1.0 * s.n * s.h * s.w * s.c * p.input.element, bytes});
 }
 
-// The rows of x as float32, with zeros up to a whole window.
-const float* widen_rows(const Plan& p, int tokens, int64_t ldx) {
+// The rows of x as few_rows takes them, with zeros up to a whole window: float32, or codes as u8.
+const void* few_tokens(const Plan& p, int tokens, int64_t ldx) {
   static thread_local Buffer buffer;
-  float* all = static_cast<float*>(buffer.get(tokens * ldx * 4));
+  const bool codes = p.header.of_codes();
+  const int64_t k = p.header.k(), row = ldx * (codes ? 1 : 4);
+  char* all = static_cast<char*>(buffer.get(tokens * row));
+  std::memset(all, 0, static_cast<size_t>(tokens * row));
   const void* rows[kMostFewTokens];
   fill_rows(p.input, 0, tokens, rows);
-  const int64_t k = p.header.k();
   for (int t = 0; t < tokens; ++t) {
-    float* out = all + t * ldx;
+    char* out = all + t * row;
     if (p.call.type == Dtype::bf16) {
       const auto* from = static_cast<const uint16_t*>(rows[t]);
-      for (int64_t i = 0; i < k; ++i) out[i] = bf16_to_float(from[i]);
+      for (int64_t i = 0; i < k; ++i) reinterpret_cast<float*>(out)[i] = bf16_to_float(from[i]);
+    } else if (p.call.type == Dtype::s8) {
+      const auto* from = static_cast<const char*>(rows[t]);
+      for (int64_t i = 0; i < k; ++i) out[i] = static_cast<char>(from[i] ^ 0x80);
     } else {
-      std::memcpy(out, rows[t], static_cast<size_t>(k * 4));
+      std::memcpy(out, rows[t], static_cast<size_t>(k * p.input.element));
     }
-    std::memset(out + k, 0, static_cast<size_t>((ldx - k) * 4));
   }
   return all;
 }
@@ -203,13 +207,13 @@ void run_few(const Plan& p) {
   const SparseHeader& h = p.header;
   const FewLayout few = few_layout(packed);
   const int tokens = static_cast<int>(p.input.shape.pixels());
-  const int64_t ldx = few.windows * kFewWindow;
+  const int64_t ldx = few.windows * few.window;
   const SparseFewRows all = {reinterpret_cast<const int64_t*>(packed + few.begins),
                              packed + few.masks,
                              packed + few.values,
                              packed + few.values + few.value_bytes(h),
                              static_cast<Dtype>(h.type),
-                             widen_rows(p, tokens, ldx),
+                             few_tokens(p, tokens, ldx),
                              ldx,
                              few.windows,
                              tokens,

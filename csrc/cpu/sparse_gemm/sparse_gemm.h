@@ -70,7 +70,7 @@ struct SparseFewRows {
   const int64_t* begins;
   const char *masks, *values, *values_end;
   Dtype type;     // of the values
-  const void* x;  // [tokens][ldx], with zeros from K to the end of its last window
+  const void* x;  // [tokens][ldx] float32, with zeros from K to the end of its last window
   int64_t ldx;
   int64_t windows;  // of k
   int tokens;       // at most kMostFewTokens; row 0 is that of the output

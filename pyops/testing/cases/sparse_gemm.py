@@ -33,6 +33,18 @@ def sparse_conv_case(seed: int, dtype: torch.dtype | None = None) -> ConvCase:
     return case
 
 
+def few_form(packed: Tensor) -> Tensor:
+    """The bytes of the form for few rows (``few_rows.h``), a view; empty where there is none."""
+    words = packed[:64].view(torch.int32)
+    if int(words[13]) == 0:
+        return packed[:0]
+    of_codes = int(words[6]) == 1
+    first, outputs = int(packed[64:72].view(torch.int64)), int(words[7])
+    table = first - 64 - (-(-4 * outputs // 8) * 8 if of_codes else 0)
+    end = int(packed[64 + table - 8 : 64 + table].view(torch.int64))
+    return packed[-(-end // 64) * 64 :]
+
+
 @dataclass
 class LinearCase:
     """Arguments of ``sparse_linear``."""
