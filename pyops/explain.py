@@ -212,7 +212,9 @@ def _running(module: PackedModule) -> tuple[str, str]:
     if not backends.compiled() or module.packed.device.type != "cpu":
         return "reference", "reference"
     name = module.packed.kernel
-    isa = next(row.isa for row in backends.implementations(module.op) if row.name == name)
+    isa = next(
+        row.isa for row in backends.implementations(module.packed.runs_on) if row.name == name
+    )
     return name, isa
 
 

@@ -114,6 +114,8 @@ def _tensors(
     for part, given in zip(parts, steps[STEP_INTS - 1 :: STEP_INTS], strict=True):
         if isinstance(part, Int8Linear):
             packed, bias = part.packed, part._buffers["bias"]
+            if packed.sparse:
+                return None
             tensors.append(packed.get())
             tensors.append(packed.scale)
             if bias is not None:

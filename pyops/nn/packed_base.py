@@ -148,6 +148,11 @@ class PackedBase:
         return "meta" if self.device.type == "meta" else self._layout_of(self.get())
 
     @property
+    def runs_on(self) -> str:
+        """The op whose kernels run on the packed bytes."""
+        return self.op
+
+    @property
     def kernel(self) -> str:
         """The implementation that runs now on this weight, if it is on the CPU."""
         return backends.kernel(self.op, self.layout)

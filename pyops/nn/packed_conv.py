@@ -11,14 +11,15 @@ from torch import Tensor
 from .. import backends
 from ..ops import quantize_weight
 from . import packed_base
-from .packed_base import Config, PackedBase
+from .packed_base import Config
 from .packed_weight import check_scale, check_values
+from .sparse_codes import SparseCodes, sparse_config
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PackedConv(PackedBase):
+class PackedConv(SparseCodes):
     """Symmetric int8 weight [OC, C / groups, KH, KW] with one fp32 scale per output channel.
 
     Packed for ``pyops.ops.int8_conv_relu``; see ``PackedBase`` for what becomes of it in copies,
@@ -28,6 +29,7 @@ class PackedConv(PackedBase):
         weight: int8, values in [-127, 127].
         scale: fp32 [OC], finite and positive.
         groups: as in ``torch.nn.Conv2d``.
+        sparse: pack it by ``pyops.ops.sparse_pack``.
 
     Raises:
         ValueError: on another dtype, another number of dimensions or a value out of range.
@@ -37,8 +39,11 @@ class PackedConv(PackedBase):
     packs_for = "int8_gemm"  # multiplies all but depthwise convolutions, which have one layout
     beside = ("scale",)
 
-    def __init__(self, weight: Tensor, scale: Tensor, groups: int = 1) -> None:
+    def __init__(
+        self, weight: Tensor, scale: Tensor, groups: int = 1, sparse: bool = False
+    ) -> None:
         self.groups = groups
+        self.sparse = sparse
         self.assign(weight, scale)
 
     @classmethod
@@ -55,15 +60,16 @@ class PackedConv(PackedBase):
     @classmethod
     def shapes(cls, n: int, k: int, config: Config) -> dict[str, list[int]]:
         """See ``PackedBase``; the weight's own shape is that of the float layer."""
-        if set(config) != {"groups"} or type(config["groups"]) is not int or config["groups"] < 1:
-            raise ValueError(f"{cls.__name__} takes groups alone, but {dict(config)} given")
+        rest = sparse_config(config)
+        if set(rest) != {"groups"} or type(rest["groups"]) is not int or rest["groups"] < 1:
+            raise ValueError(f"{cls.__name__} takes groups and sparse, but {dict(config)} given")
         return {"weight": [n, k], "weight_scale": [n]}
 
     def own_shapes(self) -> dict[str, list[int]]:
         return {"weight": self.shape, "weight_scale": [self.n]}
 
     def config(self) -> dict[str, Any]:
-        return {"groups": self.groups}
+        return {"groups": self.groups, **({"sparse": True} if self.sparse else {})}
 
     def parts(self) -> dict[str, Tensor]:
         return {"weight": self.unpack(), "weight_scale": self.scale.detach()}
@@ -72,6 +78,8 @@ class PackedConv(PackedBase):
         """The plain int8 weight, a new tensor."""
         if self.device.type == "meta":
             return torch.empty(self.shape, dtype=torch.int8, device="meta")
+        if self.sparse:
+            return self._unpack_sparse(self._data, self.shape)
         out: Tensor = torch.ops.pyops.int8_conv_unpack.default(self._data, self.shape)
         return out
 
@@ -101,9 +109,11 @@ class PackedConv(PackedBase):
         self.assign(parts["weight"], parts["weight_scale"])
 
     def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
+        if self.sparse:
+            return self._pack_sparse(parts)
         weight = parts["weight"].contiguous()
         out: Tensor = torch.ops.pyops.int8_conv_pack.default(weight, self.groups)
         return out
 
     def _layout_of(self, data: Tensor) -> str:
-        return backends.layout(self.op)
+        return self._sparse_layout(data) if self.sparse else backends.layout(self.op)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..ops.conv_relu import kernel_of
 from ..ops.conv_relu_checks import DTYPES, winograd_takes
 from ..ops.conv_relu_packing import ALGORITHMS, WEIGHT_DTYPES, read_header
+from ..ops.sparse_gemm import OP as SPARSE_OP
 from ..ops.sparse_gemm import float_kernel, float_layout
 from . import packed_base
 from .packed_base import Config, PackedBase
@@ -78,6 +79,11 @@ class PackedFloatConv(PackedBase):
 
     def parts(self) -> dict[str, Tensor]:
         return {"weight": self.unpack()}
+
+    @property
+    def runs_on(self) -> str:
+        """See ``PackedBase``."""
+        return SPARSE_OP if self.algorithm == "sparse" else self.op
 
     @property
     def kernel(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from ..ops import (
     weight_only_packing,
 )
 from . import packed_base
-from .packed_base import Config, PackedBase
+from .packed_base import Config
+from .sparse_codes import SparseCodes, sparse_config
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _QUANTIZE_CHUNK = 1 << 18  # elements: keeps the float temporaries of one step to a few MB
 
 
-class PackedWeight(PackedBase):
+class PackedWeight(SparseCodes):
     """Symmetric int8 weight [N, K] with one fp32 scale per output channel, packed for the kernel.
 
     See ``PackedBase`` for what becomes of it in copies, pickles, casts and moves.
@@ -34,6 +35,7 @@ class PackedWeight(PackedBase):
     Args:
         weight: int8 [N, K], values in [-127, 127].
         scale: fp32 [N], finite and positive.
+        sparse: pack it by ``pyops.ops.sparse_pack``.
 
     Raises:
         ValueError: on another dtype, another number of dimensions or a value out of range.
@@ -42,7 +44,8 @@ class PackedWeight(PackedBase):
     op = "int8_gemm"
     beside = ("scale",)
 
-    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, sparse: bool = False) -> None:
+        self.sparse = sparse
         self.assign(weight, scale)
 
     @classmethod
@@ -59,13 +62,16 @@ class PackedWeight(PackedBase):
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, Tensor], k: int, config: Config) -> Self:
-        return cls(parts["weight"], parts["weight_scale"])
+        return cls(parts["weight"], parts["weight_scale"], **config)
 
     @classmethod
     def shapes(cls, n: int, k: int, config: Config) -> dict[str, list[int]]:
-        if config:
-            raise ValueError(f"{cls.__name__} takes no config, but {dict(config)} given")
+        if sparse_config(config):
+            raise ValueError(f"{cls.__name__} takes sparse alone, but {dict(config)} given")
         return {"weight": [n, k], "weight_scale": [n]}
+
+    def config(self) -> dict[str, Any]:
+        return {"sparse": True} if self.sparse else {}
 
     def parts(self) -> dict[str, Tensor]:
         return {"weight": self.unpack(), "weight_scale": self.scale.detach()}
@@ -93,19 +99,40 @@ class PackedWeight(PackedBase):
         self.assign(parts["weight"], parts["weight_scale"])
 
     def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
+        if self.sparse:
+            return self._pack_sparse(parts)
         return int8_pack(parts["weight"].contiguous())
 
     def _unpacked(self, data: Tensor) -> Tensor:
+        if self.sparse:
+            return self._unpack_sparse(data, [self.n, self.k])
         return int8_unpack(data, self.n, self.k)
 
     def _layout_of(self, data: Tensor) -> str:
-        return packing.read_header(data).layout
+        return self._sparse_layout(data) if self.sparse else packing.read_header(data).layout
 
 
 class WeightOnlyInt8Weight(PackedWeight):
     """The same weight, packed for products with float activations."""
 
     op = "weight_only"
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        super().__init__(weight, scale)
+
+    @classmethod
+    def shapes(cls, n: int, k: int, config: Config) -> dict[str, list[int]]:
+        if config:
+            raise ValueError(f"{cls.__name__} takes no config, but {dict(config)} given")
+        return super().shapes(n, k, config)
+
+    def hold_sparse(self) -> None:
+        """There are no sparse kernels for float activations.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"{type(self).__name__} cannot be packed sparse")
 
     def _packed(self, parts: Mapping[str, Tensor]) -> Tensor:
         return int8_weight_pack(parts["weight"].contiguous())

@@ -1,34 +1,51 @@
 """About what a product with a sparse weight takes, against the dense one.
 
 Cycles of 64 tokens on AVX-512; levels with narrower vectors take twice as many of either. The
-numbers are those with which the estimates cross where ``python bench/run.py sparse_gemm
---breakeven`` does, on a Zen 5 and 2 threads: at 37 to 40 % zeros without a pattern and 10 to 15 %
-in blocks of 32 outputs, in float32; at 68 to 76 % and 56 to 65 % in bfloat16, whose dense products
-are twice as fast.
+numbers are those with which the estimates cross where sparse products begin to win on a Zen 5
+with 2 threads. ``python bench/run.py sparse_gemm --breakeven``: at 37 to 40 % zeros without a
+pattern and 10 to 15 % in blocks of 32 outputs, in float32; at 68 to 76 % and 56 to 65 % in
+bfloat16, whose dense products are twice as fast. int8: at about 60 %.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .conv_relu import multiplies_pairs
 
-# Of the dense product: 4 fused multiply-adds, two a cycle, at 88 % of that. Winograd's algorithm
-# takes 16 products for 36, and its transforms.
-DENSE = {"direct": 2.27, "winograd": 1.33}
-ENTRY = 3.4  # of one output by itself
-SHARED_ENTRY = 10.0  # of four outputs with one pattern
+
+@dataclass(frozen=True)
+class Costs:
+    """``dense``: a weight of the dense product, by algorithm. ``entry``: one of an output by
+    itself; ``shared``: one k of four outputs with one pattern, which pays from ``least_shared``
+    entries for a k on. ``value``: transposing a value of k; ``output``: transposing and finishing
+    an output; ``block``: an output's sums that come and go with ``depth`` values of k.
+    """
+
+    dense: dict[str, float]
+    entry: float
+    shared: float
+    least_shared: float
+    value: float
+    output: float
+    block: float
+    depth: int
+
+
+# 4 fused multiply-adds for a weight, two a cycle, at 88 % of that. Winograd's algorithm takes 16
+# products for 36, and its transforms.
+FLOAT = Costs({"direct": 2.27, "winograd": 1.33}, 3.4, 10.0, 10 / 3, 7.0, 14.0, 12.0, 192)
+# 4 vectors of products for four weights, two a cycle, at 95 % of that.
+CODES = Costs({"direct": 0.53}, 1.3, 2.9, 2.2, 8.0, 16.0, 14.0, 512)
 OUTPUTS_SHARING = 4
-# Of transposing a value of k, of transposing and finishing an output, and of an output's sums that
-# come and go with a block of k.
-VALUE, OUTPUT, BLOCK = 7.0, 14.0, 12.0
-BLOCK_DEPTH = 192
 # Below it a weight counts as one that pays.
 LEAST_GAIN = 0.95
 
 
-def sparse_cycles(weight: Tensor, groups: int = 1) -> float:
+def sparse_cycles(weight: Tensor, groups: int, costs: Costs) -> float:
     """Of 64 tokens by ``weight [OC, C / groups, KH, KW]``."""
     outputs, k = weight.shape[0], weight[0].numel()
     entries = (weight != 0).reshape(outputs, k)
@@ -36,11 +53,11 @@ def sparse_cycles(weight: Tensor, groups: int = 1) -> float:
     split = entries[: fours * OUTPUTS_SHARING].reshape(fours, OUTPUTS_SHARING, k)
     any_of, all_of = split.any(1).sum(1), split.sum((1, 2))
     # As the packing decides (section.cpp), but for a whole row and not for a block of it.
-    shared = (3 * all_of >= 10 * any_of) & (all_of > 0)
+    shared = (all_of >= costs.least_shared * any_of) & (all_of > 0)
     alone = int(entries.sum()) - int(all_of[shared].sum())
-    blocks = -(-k // BLOCK_DEPTH)
-    own = ENTRY * alone + SHARED_ENTRY * int(any_of[shared].sum())
-    return own + outputs * (OUTPUT + BLOCK * blocks) + groups * k * VALUE
+    blocks = -(-k // costs.depth)
+    own = costs.entry * alone + costs.shared * int(any_of[shared].sum())
+    return own + outputs * (costs.output + costs.block * blocks) + groups * k * costs.value
 
 
 def share_of_dense(
@@ -56,8 +73,12 @@ def share_of_dense(
     """
     if weight.shape[1] == 1 and groups > 1:
         return float("inf")
+    dtype = dtype or weight.dtype
+    costs = CODES if dtype == torch.int8 else FLOAT
     with torch.no_grad():
-        dense = DENSE[algorithm] * weight.numel()
-        if multiplies_pairs(dtype or weight.dtype):
+        dense = costs.dense[algorithm] * weight.numel()
+        if costs is FLOAT and multiplies_pairs(dtype):
             dense /= 2
-        return sparse_cycles(weight, groups) / (LEAST_GAIN * dense) if dense else float("inf")
+        if not dense:
+            return float("inf")
+        return sparse_cycles(weight, groups, costs) / (LEAST_GAIN * dense)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,48 @@ def test_copies_and_other_levels() -> None:
 def test_refusals() -> None:
     with pytest.raises(TypeError, match=r"^sparsify takes an nn\.Module, but got Tensor$"):
         pyops.sparsify(X)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^sparsify: calibration= goes with dtype='int8', but"):
+        pyops.sparsify(Net(), calibration=[X])
+    with pytest.raises(ValueError, match=r"^sparsify: dtype must be a float dtype or 'int8', but"):
+        pyops.sparsify(Net(), dtype="int4")
     with pytest.raises(TypeError, match=r"^fuse: dtype must be torch\.float32 or"):
         pyops.sparsify(Net(), dtype=torch.float16)
+
+
+def test_int8_computes_the_same_numbers_as_dense_int8(tmp_path: Path) -> None:
+    model = pruned()
+    batches = [torch.randn(2, 3, 12, 12) for _ in range(2)]
+    fast = pyops.sparsify(model, dtype="int8", calibration=batches)
+    dense = pyops.quantize(pyops.prune.unmask(model), calibration=batches)
+    with torch.no_grad():
+        assert torch.equal(fast(X), dense(X))
+        found = rows(fast)
+        assert "packed sparse: 9" in found["body"].reason
+        assert "dense: " in found["stem"].reason
+        assert "sparse kernels never pay" in found["depthwise"].reason
+        assert found["body"].bytes_after < 0.6 * rows(dense)["body"].bytes_after
+        pyops.save(fast, tmp_path / "net.safetensors")
+        back = pyops.load(tmp_path / "net.safetensors", Net())
+        assert torch.equal(back(X), dense(X))
+        assert "packed sparse" in rows(back)["body"].reason
+        assert torch.equal(copy.deepcopy(fast)(X), dense(X))
+        assert torch.equal(pickle.loads(pickle.dumps(fast))(X), dense(X))
+        for level in ("avx2", "generic"):
+            with pyops.isa.force(level):
+                assert torch.equal(fast(X), dense(X)), level
+        assert torch.equal(fast(X), dense(X))
+
+
+def test_dynamic_int8_of_a_transformer() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(256, 4, 512, batch_first=True).eval()
+    model = pyops.prune(layer, 0.9, include=["linear1", "linear2"])
+    fast = pyops.sparsify(model, dtype="int8")
+    dense = pyops.quantize(pyops.prune.unmask(model), fuse=False)
+    x = torch.randn(2, 16, 256)
+    with torch.no_grad():
+        assert torch.equal(fast(x), dense(x))
+    assert "packed sparse: 9" in rows(fast)["linear1"].reason
 
 
 def test_estimates_follow_zeros_and_patterns() -> None:

@@ -99,7 +99,7 @@ def with_last(value: float) -> Callable[[Tensor], Tensor]:
         (config(group_size=64), r"'second.weight_scale' is \[130, 5\] in the file but \[130, 3\]"),
         (config(symmetric=True), "the file holds 'second.weight_zero', which the skeleton lacks"),
         (lambda t, p: p["layers"]["second"].update(config=[]), "damaged plan"),
-        (lambda t, p: p["layers"]["second"].update(cls="Int8Linear"), "takes no config"),
+        (lambda t, p: p["layers"]["second"].update(cls="Int8Linear"), "takes sparse alone"),
         (lambda t, p: p["layers"]["second"].update(cls="Linear"), "unknown layer class 'Linear'"),
         (lambda t, p: t.pop("second.weight_zero"), "the file has no tensor 'second.weight_zero'"),
         (tensor("second.weight", lambda t: t[:, 1:]), r"'second.weight' is \[130, 65\]"),
