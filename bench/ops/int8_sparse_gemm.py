@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
+from breakeven import Question
 from case import Call, Case
 from products import exact_product, expect_close, expect_equal, quantize_rows
 from torch import Tensor
@@ -30,6 +32,34 @@ def cases(shapes: str) -> Iterator[Case]:
         for keep, of in N_OF_M:
             if k % of == 0:
                 yield linear(m, n_of_m(n, k, keep, of, 1), f"{keep}:{of}")
+
+
+def questions(shapes: str) -> Iterator[Question]:
+    """Yield what ``--breakeven`` asks: each pattern and shape."""
+    for pattern, shared in PATTERNS.items():
+        for m, k, n in SETS[shapes]:
+            yield question(m, k, n, pattern, shared)
+
+
+def question(m: int, k: int, n: int, pattern: str, shared: int) -> Question:
+    """From how many zeros on the sparse product beats our dense int8 one, and torch's fp32."""
+    rng = torch.Generator().manual_seed(0)
+    x, full = torch.randn(m, k, generator=rng), torch.randn(n, k, generator=rng)
+    codes = torch.randint(1, 128, (n, k), generator=rng, dtype=torch.int8)
+    packed, scale = ops.int8_pack(codes), torch.rand(n, generator=rng) / k**0.5
+
+    def sparse(share: float) -> Call:
+        own = ops.sparse_pack(masked(codes, 1 - share, shared, 1))
+        return lambda: ops.int8_linear(x, own, scale)
+
+    return Question(
+        f"{pattern} int8 {m}x{k}x{n}",
+        sparse,
+        {
+            "pyops dense": lambda: ops.int8_linear(x, packed, scale),
+            "torch": lambda: F.linear(x, full),
+        },
+    )
 
 
 def linear(m: int, quantized: Tensor, pattern: str) -> Case:
