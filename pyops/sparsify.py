@@ -39,7 +39,9 @@ def sparsify(
     call, and each ``nn.Conv2d``, ``nn.Conv1d`` and ``nn.Linear`` gets the kernels that are
     estimated to be faster for its share of zeros, its pattern and its shape
     (``pyops.ops.sparse_cost``). ``pyops.explain`` says which, how many zeros each weight has, and
-    of layers left dense what sparse kernels would take. Any pattern is taken as it is.
+    of layers left dense what sparse kernels would take. Any pattern is taken as it is. What is not
+    multiplied does not spread: an infinity or NaN in a layer's input reaches the outputs that have
+    an entry for it, and maybe others.
 
     Args:
         model: any ``nn.Module``, pruned by ``pyops.prune`` or otherwise. It is not changed.

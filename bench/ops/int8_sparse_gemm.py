@@ -84,7 +84,7 @@ def linear(m: int, quantized: Tensor, pattern: str) -> Case:
 
     entries = int((quantized != 0).sum())
     return Case(
-        kind="sparse",
+        kind="sparse_linear",
         op=OP,
         kernel="",
         name=f"{pattern} {m}x{k}x{n}",

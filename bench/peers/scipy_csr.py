@@ -11,7 +11,7 @@ SLOW = False
 
 
 def make(case: Case) -> Call:
-    """Return ``(weight @ x.T).T``.
+    """Return ``(weight @ x.T).T + bias``.
 
     Raises:
         UnavailableError: SciPy is not installed.
@@ -20,4 +20,5 @@ def make(case: Case) -> Call:
     from scipy.sparse import csr_matrix
 
     x, weight = case.tensors["x"].numpy(), csr_matrix(case.tensors["weight"].numpy())
-    return lambda: torch.from_numpy((weight @ x.T).T)
+    bias = case.tensors.get("bias", torch.zeros(()))
+    return lambda: torch.from_numpy((weight @ x.T).T) + bias

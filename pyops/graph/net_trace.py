@@ -89,7 +89,7 @@ def _without_effects(graph: fx.Graph, model: nn.Module) -> None:
             node.target, changes = name[:-1], True
         elif node.op == "call_function" and name.endswith("_") and not name.startswith("_"):
             raise CannotTraceError(f"it changes a tensor in place ({name})")
-        elif "out" in node.kwargs:
+        elif node.kwargs.get("out") is not None:
             raise CannotTraceError(f"it changes a tensor in place ({name})")
         if changes and node.args and isinstance(node.args[0], fx.Node):
             _read_after(node, node.args[0])

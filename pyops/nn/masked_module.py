@@ -112,8 +112,13 @@ class MaskedModule(nn.Module):
         return 1 - int(self.weight_mask.sum()) / self.weight_mask.numel()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        before = self.weight
         super()._load_from_state_dict(*args, **kwargs)
-        self.zero_masked()
+        if self.weight is before:
+            self.zero_masked()
+        else:  # assigned: its memory is the caller's
+            with torch.no_grad():
+                self.weight.data = self.masked_weight()
 
 
 def _take(new: nn.Module, old: nn.Module) -> None:

@@ -21,7 +21,7 @@ from . import sparse_gemm as _sparse_gemm  # noqa: F401  (its ops are called bel
 from .define import define
 from .masked_matmul_keep import kept_with_grad
 from .masked_matmul_pack import masked_pack, masked_unpack, masked_weight_grad
-from .masked_matmul_pattern import SparsePattern, masked_matmul_plan, pattern_of
+from .masked_matmul_pattern import SparsePattern, masked_matmul_plan, pattern_of, patterns
 
 __all__ = [
     "SparsePattern",
@@ -61,7 +61,11 @@ def masked_matmul(
 
     Where sparse kernels do not pay (``masked_matmul_plan``), for float64, on other devices and
     under autocast, it is the dense product with ``where(mask, weight, 0)``; ``state.reason`` says
-    so.
+    so. It is that too within ``torch.compile`` and ``torch.func``, which say nothing.
+
+    Values are packed anew where a weight or mask has other memory or another version. What is
+    changed through ``tensor.data``, NumPy or another process has no new version: give a ``state``
+    and call its ``forget()`` then.
 
     Args:
         x: float32 or float64 ``[..., K]``.
@@ -80,20 +84,28 @@ def masked_matmul(
     """
     if torch.is_autocast_enabled(x.device.type):
         own.mask_of("masked_matmul", mask)
+        own.mask_shape("masked_matmul", weight, mask)
         if state is not None:
             state.reason = "autocast computes in another type"
         return F.linear(x, kept_with_grad(weight, mask), bias)
     own.operands("masked_matmul", x, weight, mask, bias)
+    # What is kept is told by memory and version, which tensors of a compiled graph share, and those
+    # of torch.func have not.
+    if torch.compiler.is_compiling() or any(map(_is_wrapped, (x, weight, mask))):
+        return F.linear(x, torch.where(mask, weight, 0.0), bias)
     number = 0 if state is None else state.number
-    # What runs dense anyway need not be an op of ours, which takes autograd longer. A graph that is
-    # being traced keeps the op: it has no values yet, and the op decides when it runs.
-    if type(mask) is Tensor and not torch.compiler.is_compiling():
+    # What runs dense anyway need not be an op of ours, which takes autograd longer.
+    if type(mask) is Tensor:
         pattern = pattern_of(number, mask)
         pattern.reason = pattern.why_dense(x, weight, mask)
         if pattern.reason is not None:
             return F.linear(x, kept_with_grad(weight, mask), bias)
     out: Tensor = torch.ops.pyops.masked_matmul.default(x, weight, mask, bias, number)
     return out
+
+
+def _is_wrapped(tensor: Tensor) -> bool:
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def _masked_matmul_cpu(
@@ -104,8 +116,9 @@ def _masked_matmul_cpu(
     state.reason = state.why_dense(x, weight, mask)
     if state.reason is not None:
         return plain.masked_matmul_reference(x, weight, mask, bias, pattern)
-    packed = state.weight(weight, mask, False)
-    out: Tensor = torch.ops.pyops.sparse_linear.default(x, packed, len(weight), bias, None, 0)
+    with state.lock:  # another thread may bring other values
+        packed = state.weight(weight, mask, False)
+        out: Tensor = torch.ops.pyops.sparse_linear.default(x, packed, len(weight), bias, None, 0)
     return out
 
 
@@ -124,8 +137,9 @@ def _masked_matmul_grad_cpu(
         return plain.masked_matmul_grad_reference(grad, x, weight, mask, pattern, of_x, of_weight)
     dx, dw = x.new_empty(0), x.new_empty(0)
     if of_x:
-        packed = state.weight(weight, mask, True)
-        dx = torch.ops.pyops.sparse_linear.default(grad, packed, x.shape[-1], None, None, 0)
+        with state.lock:
+            packed = state.weight(weight, mask, True)
+            dx = torch.ops.pyops.sparse_linear.default(grad, packed, x.shape[-1], None, None, 0)
     if of_weight:
         dw = torch.ops.pyops.masked_weight_grad.default(grad, x, state.places(mask))
     return dx, dw
@@ -134,6 +148,7 @@ def _masked_matmul_grad_cpu(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, mask, bias, ctx.pattern = inputs
     ctx.save_for_backward(x, weight, mask)
+    ctx.state = patterns.get(ctx.pattern)  # it has to live until then
     ctx.has_bias = bias is not None
 
 

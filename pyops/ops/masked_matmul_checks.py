@@ -40,6 +40,14 @@ def packed_shape(op: str, shape: torch.Size, n: int, k: int) -> None:
         raise ValueError(f"{op}: the packed mask is {list(shape)}, but [{n}, {k}] is needed")
 
 
+def mask_shape(op: str, weight: Tensor, mask: Tensor) -> None:
+    if mask.shape != weight.shape:
+        raise ValueError(
+            f"{op}: mask must have the shape of weight, {list(weight.shape)}, but is "
+            f"{list(mask.shape)}"
+        )
+
+
 def operands(op: str, x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None) -> None:
     """float32, or float64 for checks of gradients, which the reference computes."""
     if weight.dtype not in (torch.float32, torch.float64):
@@ -49,11 +57,7 @@ def operands(op: str, x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | No
     if weight.dim() != 2:
         raise ValueError(f"{op}: weight must be 2-D [N, K], but is {weight.dim()}-D")
     mask_of(op, mask)
-    if mask.shape != weight.shape:
-        raise ValueError(
-            f"{op}: mask must have the shape of weight, {list(weight.shape)}, but is "
-            f"{list(mask.shape)}"
-        )
+    mask_shape(op, weight, mask)
     n, k = weight.shape
     if x.dtype != weight.dtype:
         raise TypeError(f"{op}: x must have the dtype of weight, {weight.dtype}, but is {x.dtype}")

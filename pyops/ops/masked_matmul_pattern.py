@@ -105,13 +105,13 @@ class SparsePattern:
     def __init__(self) -> None:
         self.number: int = next(_numbers)
         self.reason: str | None = None
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self.forget()
         patterns[self.number] = self
 
     def forget(self) -> None:
         """Drop all that is packed; the next call packs again."""
-        with self._lock:
+        with self.lock:
             self._mask: _Seen | None = None
             self._kept = 0
             self._places: Tensor | None = None
@@ -125,7 +125,7 @@ class SparsePattern:
 
     def kept(self, mask: Tensor) -> int:
         """How many weights the mask leaves; what is packed of another mask is dropped."""
-        with self._lock:
+        with self.lock:
             if self._mask is None or not self._mask.unchanged(mask):
                 self.forget()
                 self._mask = _Seen(mask)
@@ -145,7 +145,7 @@ class SparsePattern:
 
     def places(self, mask: Tensor) -> Tensor:
         """``masked_pack`` of the mask."""
-        with self._lock:
+        with self.lock:
             self.kept(mask)
             if self._places is None:
                 self._places = torch.ops.pyops.masked_pack.default(mask)
@@ -156,18 +156,19 @@ class SparsePattern:
 
         All that the mask leaves is an entry, also what is 0 now: it may not stay so.
         """
-        with self._lock:
+        with self.lock:
             self.kept(mask)
-            packed = self._weights.get(transposed)
-            if packed is not None and packed.epoch == isa.epoch():
+            packed, epoch = self._weights.pop(transposed, None), isa.epoch()
+            if packed is not None and packed.epoch == epoch:
                 if packed.weight.unchanged(weight):
+                    self._weights[transposed] = packed
                     return packed.bytes
                 entries = packed.bytes
             else:
                 entries = _pack(mask.t() if transposed else mask)
             values = weight if transposed else weight[..., None, None]
             torch.ops.pyops.sparse_refresh.default(entries, values, transposed)
-            self._weights[transposed] = _Packed(_Seen(weight), isa.epoch(), entries)
+            self._weights[transposed] = _Packed(_Seen(weight), epoch, entries)
             return entries
 
 

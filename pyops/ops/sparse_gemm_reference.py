@@ -53,7 +53,10 @@ def sparse_refresh_reference(packed: Tensor, weight: Tensor, transposed: bool) -
     image = weight.t()[..., None, None] if transposed else weight
     shape = list(image.shape)
     old, header = unpack_as("sparse_refresh", packed, shape, weight.dtype)
-    new = torch.where(old != 0, image, old)
+    # An entry that becomes 0 stays one: as -0, whose bits are not those of what is no entry.
+    bits = torch.int32 if old.dtype == torch.float32 else torch.int16
+    values = torch.where(image == 0, torch.full_like(image, -0.0), image)
+    new = torch.where(old.view(bits) != 0, values, old)
     packed.copy_(packing.pack_plain(new, header.groups, SPARSE))
 
 

@@ -167,3 +167,13 @@ def test_refusals(call, error, message):
     with pytest.raises(error) as found:
         call()
     assert str(found.value) == message
+
+
+def test_an_assigned_state_keeps_its_own_values() -> None:
+    layer = MaskedLinear(8, 4)
+    layer.set_mask(torch.arange(32).reshape(4, 8) % 2 == 0)
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    state["weight"] = torch.ones(4, 8)
+    layer.load_state_dict(state, assign=True)
+    assert bool((state["weight"] == 1).all())
+    assert torch.equal(layer.weight, layer.weight_mask.float())

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyops import ops
+from pyops.ops import sparse_gemm_reference as reference
 from pyops.testing.cases.conv_relu import DTYPES, ConvCase
 from pyops.testing.cases.sparse_gemm import (
     LinearCase,
@@ -154,6 +155,43 @@ def test_patterns_that_outputs_share_take_fewer_bytes_for_offsets(kernel: str) -
     alone, shared = (masked(weight, 0.25, outputs, 1) for outputs in (1, 4))
     per_entry = [ops.sparse_pack(w).numel() / int((w != 0).sum()) for w in (alone, shared)]
     assert per_entry[1] < 0.93 * per_entry[0], kernel
+
+
+def test_tables_of_sections_whose_differences_wrap(kernel: str) -> None:
+    """Each of them alone looks long enough."""
+    packed = ops.sparse_pack(masked(torch.randn(256, 64), 0.5, 1, 0))
+    start = int(packed[64:72].view(torch.int64))
+    table = packed.clone()
+    table[72:96] = torch.tensor([2**63 - 1, -(2**63) + 100, -1]).view(torch.uint8)
+    for damaged in (table, packed.clone()):
+        damaged[64:72] = torch.tensor([start]).view(torch.uint8)
+        if damaged is not table:
+            damaged[72:80] = torch.tensor([2**62]).view(torch.uint8)
+        with pytest.raises(RuntimeError, match="its table of sections is damaged"):
+            ops.sparse_linear(torch.randn(3, 64), damaged, 256)
+
+
+def test_entries_that_become_0_stay_entries(kernel: str) -> None:
+    weight = torch.tensor([[1.0, 0.0], [2.0, 3.0]])
+    image = weight[..., None, None]
+    compiled, plain = ops.sparse_pack(weight), reference.sparse_pack_reference(image, 1)
+    for values in (torch.zeros(2, 2), torch.full((2, 2), 5.0)):
+        ops.sparse_refresh(compiled, values)
+        reference.sparse_refresh_reference(plain, values[..., None, None], False)
+        want = torch.where(weight != 0, values, 0)
+        assert torch.equal(ops.sparse_unpack(compiled, [2, 2]), want)
+        back = reference.sparse_unpack_reference(plain, [2, 2, 1, 1], 0)
+        assert torch.equal(back.flatten(1), want)
+
+
+def test_denormal_weights_are_entries(kernel: str) -> None:
+    weight = torch.full((5, 40), 1e-41)
+    try:
+        torch.set_flush_denormal(True)
+        packed = ops.sparse_pack(weight)
+    finally:
+        torch.set_flush_denormal(False)
+    assert_same(ops.sparse_unpack(packed, [5, 40]), weight, kernel)
 
 
 def test_no_rows(kernel: str) -> None:

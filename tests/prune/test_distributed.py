@@ -22,6 +22,12 @@ def net(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
 
 
+@pytest.fixture(autouse=True)
+def importable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New processes import this file by its name, from the paths that they inherit."""
+    monkeypatch.syspath_prepend(str(root))
+
+
 def all_on(rank: int, folder: str, work, cases) -> None:
     """Runs ``work(rank, case)`` for every case and leaves the results in the folder."""
     torch.set_num_threads(1)

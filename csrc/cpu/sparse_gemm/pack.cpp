@@ -169,11 +169,12 @@ const char* sparse_problem(const void* packed, int64_t bytes) {
   const int64_t parts = h.parts(), table = h.sections_at();
   if (h.bytes != bytes || bytes < table) return "its length contradicts its header";
   const int64_t* begins = sparse_begins(packed);
+  // In order, so that no sum or difference of damaged numbers can overflow.
   bool inside = begins[0] == table;
-  inside = inside && (h.few ? begins[parts] < bytes : round_up(begins[parts], 64) == bytes);
-  for (int64_t i = 0; i < parts; ++i) {
-    inside = inside && begins[i + 1] - begins[i] >= int64_t{sizeof(SparseCounts)};
+  for (int64_t i = 0; inside && i < parts; ++i) {
+    inside = begins[i + 1] <= bytes && begins[i + 1] >= begins[i] + int64_t{sizeof(SparseCounts)};
   }
+  inside = inside && (h.few ? begins[parts] < bytes : round_up(begins[parts], 64) == bytes);
   if (!inside) return "its table of sections is damaged";
   return h.few ? few_problem(packed, bytes) : nullptr;
 }

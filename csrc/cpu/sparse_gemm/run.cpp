@@ -194,6 +194,7 @@ int64_t few_cut(const FewLayout& few, const SparseFewRows& all, int64_t part, in
   };
   const double share = before(few.strips) * static_cast<double>(part) / static_cast<double>(parts);
   int64_t low = 0, high = few.strips;
+  if (part == 0) return low;  // whatever damaged bytes say
   if (part == parts) low = high;
   while (low < high) {
     const int64_t middle = (low + high) / 2;

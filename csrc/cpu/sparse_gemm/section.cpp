@@ -27,9 +27,10 @@ void fill_row(const SparseHeader& h, const void* w, const SparsePlace& p, int64_
   row->count = 0;
   for (int64_t k = p.k; k < p.k_end; ++k) {
     const float value = value_at(w, type, m.place(h, p.row + index, k));
-    // Without a branch that nothing predicts. NaN is an entry.
+    // Without a branch that nothing predicts. NaN is an entry, and so is what is denormal, whatever
+    // the CPU makes of it.
     row->entries[row->count] = {static_cast<int32_t>(k - p.k), value};
-    row->count += value != 0;
+    row->count += (float_bits(value) << 1) != 0;
   }
 }
 
