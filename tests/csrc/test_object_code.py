@@ -173,6 +173,8 @@ def test_hot_loop_of_few_rows(object_code, opcodes, expected):
 @pytest.mark.parametrize("expected", INT8_SPARSE, ids=lambda e: e.kernel)
 @pytest.mark.parametrize("run", ["add_pairs<4>", "add_quad<0, "])
 def test_hot_loop_of_sparse_codes(object_code, opcodes, expected, run):
+    if "clang" in backends.build_info()["compiler"]:
+        pytest.skip("clang 14 inlines the runs, so that no function of that name has the loop")
     pattern = rf"pyops::cpu::{expected.kernel}::.*::{run}"
     loop = object_code.hottest_loop(pattern, expected.opcode)
     pairs = expected.kernel == "avx512vnni" and run.startswith("add_pairs")
