@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from .nn.packed_base import PackedBase
 from .nn.record import Record, set_record
 from .nn.registry import FUSED, replacement
 from .ops.conv_relu_checks import DTYPES
+from .ops.sparse_cost import why_dense, zeros_of
 from .quantize.convert import float_bytes, put
 from .quantize.copying import copy_model, evaluating, freeze
 from .quantize.measure import arguments_of
@@ -174,8 +174,8 @@ def _put_layers(
             own = algorithm
             if algorithm != "direct":
                 own = algorithm_for(old, dtype, algorithm == "sparse")
-            if algorithm == "sparse" != own:
-                reason += _why_dense(old, own, dtype)
+            if algorithm == "sparse" and own != "sparse":
+                reason += f"; {why_dense(zeros_of(old.weight), sparse_share(old, own, dtype))}"
             key = (candidate.weight_key, getattr(old, "groups", 1), own)
             cls: Any = replacement(old, FUSED)
             new = cls.from_float(old, packed.get(key), dtype=dtype, algorithm=own)
@@ -189,13 +189,6 @@ def _put_layers(
         target.to(dtype)
     disable_fast_paths(target)
     return freeze(target)
-
-
-def _why_dense(layer: Any, algorithm: str, dtype: torch.dtype | None) -> str:
-    zeros = float((layer.weight == 0).double().mean())
-    share = sparse_share(layer, algorithm, dtype)
-    told = "sparse kernels never pay" if math.isinf(share) else f"sparse: {share:.2f} of its time"
-    return f"; dense: {zeros:.0%} of the weight are 0 ({told})"
 
 
 def _put_net(

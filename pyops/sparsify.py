@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from .nn.packed_module import PackedModule
 from .nn.packed_weight import WeightOnlyInt8Weight
 from .nn.record import get_record, set_record
 from .nn.sparse_codes import SparseCodes
+from .ops.sparse_cost import pays, why_dense
 from .prune.layers import masked_layers
 from .prune.unmask import unmask
 from .quantize.quantize import check_model, quantize
@@ -71,7 +71,7 @@ def sparsify(
     for name, value in (("calibration", calibration), ("forward", forward)):
         if value is not None and not codes:
             raise ValueError(f"sparsify: {name}= goes with dtype='int8', but dtype is {dtype}")
-    plain = unmask(model) if any(True for _ in masked_layers(model)) else model
+    plain = unmask(model) if list(masked_layers(model)) else model
     if codes:
         # Calls that hold several layers quantized row by row take dense weights alone.
         joined = calibration is not None
@@ -90,13 +90,10 @@ def _hold_sparse(model: nn.Module) -> nn.Module:
             continue
         if id(packed) not in shares:
             shares[id(packed)] = packed.sparse_share()
-            if shares[id(packed)] < 1:
+            if pays(shares[id(packed)]):
                 packed.hold_sparse()
-        share, record = shares[id(packed)], get_record(layer)
+        record = get_record(layer)
         if not packed.sparse and record is not None:
-            told = "sparse kernels never pay"
-            if not math.isinf(share):
-                told = f"sparse: {share:.2f} of its time"
-            reason = f"{record.reason}; dense: {packed.zeros():.0%} of the weight are 0 ({told})"
-            set_record(layer, replace(record, reason=reason))
+            told = why_dense(packed.zeros(), shares[id(packed)])
+            set_record(layer, replace(record, reason=f"{record.reason}; {told}"))
     return model

@@ -6,11 +6,9 @@ classifier have none. Operations are those of the dense net.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
 from case import Call, Case
 from convnets import BATCHES, SIZE, TINY_BATCHES, TINY_SIZE, Net
 from torch import Tensor, nn
@@ -54,15 +52,10 @@ def ours(model: nn.Module, x: Tensor) -> Call:
     return lambda: fast(x)
 
 
-@torch.no_grad()
 def pruned(dense: resnet.ResNet, sparsity: float) -> resnet.ResNet:
     """Return a copy without the smallest weights of each layer, its norms settled again."""
-    model = copy.deepcopy(dense)
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d) and layer is not model.conv1:
-            sizes = layer.weight.abs().flatten()
-            keep = torch.ones_like(sizes)
-            keep[sizes.topk(round(sparsity * len(sizes)), largest=False).indices] = 0
-            layer.weight.mul_(keep.view(layer.weight.shape))
+    masked = pyops.prune(dense, sparsity, include=nn.Conv2d, exclude="conv1")
+    model = pyops.prune.unmask(masked, inplace=True)
+    assert isinstance(model, resnet.ResNet)
     batch = images.synthetic(resnet.SETTLING_BATCH, resnet.SETTLING_SIZE, seed=0)
     return resnet.settle(model, batch)

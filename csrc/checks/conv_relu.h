@@ -26,6 +26,16 @@ inline void conv_groups(const char* op, int64_t oc, int64_t groups) {
                   " output channels, but is ", groups);
 }
 
+// The sizes of a weight to be packed for so many groups.
+inline cpu::Sizes conv_weight(const char* op, const Tensor& weight, int64_t groups) {
+  STD_TORCH_CHECK(weight.dim() == 4, op, ": weight must be 4-D [OC, C / groups, KH, KW], but is ",
+                  weight.dim(), "-D");
+  const cpu::Sizes shape = cpu::sizes_of(weight);
+  conv_weight_shape(op, shape);
+  conv_groups(op, shape[0], groups);
+  return shape;
+}
+
 inline void conv_algorithm(const char* op, const cpu::ConvHeader& h) {
   STD_TORCH_CHECK(!h.winograd() || cpu::winograd_takes(h), op,
                   ": Winograd's algorithm takes a float32 weight [OC, C, 3, 3] of 1 group");
@@ -75,6 +85,13 @@ void packed_conv_shape(const char* op, const Header& h, cpu::Ints shape, cpu::Dt
                   : packed_type == cpu::Dtype::bf16 ? "torch.bfloat16"
                                                     : "torch.int8",
                   ", which goes with x of the same dtype");
+}
+
+// Refuses a weight that `kernel` does not read.
+template <class Header>
+void packed_layout(const char* op, const Header& h, const cpu::KernelRow& kernel, bool fits) {
+  STD_TORCH_CHECK(fits, op, ": the weight is packed as n", h.nr, "k", h.kr, ", but kernel ",
+                  kernel.name, " takes n", kernel.nr, "k", kernel.kr, "; pack it again");
 }
 
 // The header of a packed weight of that shape and type.

@@ -8,10 +8,7 @@ namespace pyops::checks {
 
 // The header of a sparse int8 weight, and the kernel that takes it.
 inline const cpu::SparseHeader& packed_int8_sparse(const char* op, const Tensor& t) {
-  const void* bytes = packed_bytes(op, "sparse_pack", t);
-  const char* problem = cpu::sparse_problem(bytes, t.numel());
-  STD_TORCH_CHECK(problem == nullptr, op, ": packed weight: ", problem ? problem : "");
-  const cpu::SparseHeader& h = cpu::sparse_header(bytes);
+  const cpu::SparseHeader& h = packed_sparse(op, t);
   STD_TORCH_CHECK(h.of_codes(), op, ": the packed sparse weight must be torch.int8");
   sparse_layout(op, h, cpu::sparse_kernel_for(cpu::SparseProducts::s32));
   return h;

@@ -19,13 +19,18 @@ inline void sparse_depth(const char* op, ScalarType type, int64_t depth) {
                   depth, ", but at most 65536 is exact in int32");
 }
 
-// The header of a sparse weight of that shape and type.
-inline const cpu::SparseHeader& packed_sparse(const char* op, const Tensor& t, cpu::Ints shape,
-                                              cpu::Dtype type) {
+// The header of a sparse weight.
+inline const cpu::SparseHeader& packed_sparse(const char* op, const Tensor& t) {
   const void* bytes = packed_bytes(op, "sparse_pack", t);
   const char* problem = cpu::sparse_problem(bytes, t.numel());
   STD_TORCH_CHECK(problem == nullptr, op, ": packed weight: ", problem ? problem : "");
-  const cpu::SparseHeader& h = cpu::sparse_header(bytes);
+  return cpu::sparse_header(bytes);
+}
+
+// The same of a weight of that shape and type.
+inline const cpu::SparseHeader& packed_sparse(const char* op, const Tensor& t, cpu::Ints shape,
+                                              cpu::Dtype type) {
+  const cpu::SparseHeader& h = packed_sparse(op, t);
   packed_conv_shape(op, h, shape, type);
   return h;
 }
@@ -38,9 +43,7 @@ inline bool is_sparse(const Tensor& t) {
 
 inline void sparse_layout(const char* op, const cpu::SparseHeader& h,
                           const cpu::SparseGemmKernel& kernel) {
-  STD_TORCH_CHECK(h.nr == kernel.nr && h.kr == kernel.kr, op, ": the weight is packed as n", h.nr,
-                  "k", h.kr, ", but kernel ", kernel.name, " takes n", kernel.nr, "k", kernel.kr,
-                  "; pack it again");
+  packed_layout(op, h, kernel, h.nr == kernel.nr && h.kr == kernel.kr);
 }
 
 }  // namespace pyops::checks

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..ops.conv_relu import faster_algorithm
 from ..ops.conv_relu_checks import winograd_geometry
-from ..ops.sparse_cost import share_of_dense
+from ..ops.sparse_cost import pays, share_of_dense
 from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_float_conv import PackedFloatConv, PackedFloatLinear
@@ -33,8 +33,8 @@ def algorithm_for(layer: Any, dtype: torch.dtype | None = None, sparse: bool = F
         algorithm = faster_algorithm(
             weight.shape, dtype or weight.dtype, layer.stride, layer.dilation, layer.groups
         )
-    pays = sparse and sparse_share(layer, algorithm, dtype) < 1
-    return "sparse" if pays else algorithm
+    takes_sparse = sparse and pays(sparse_share(layer, algorithm, dtype))
+    return "sparse" if takes_sparse else algorithm
 
 
 def sparse_share(layer: Any, algorithm: str = "direct", dtype: torch.dtype | None = None) -> float:

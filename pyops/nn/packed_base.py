@@ -155,7 +155,7 @@ class PackedBase:
     @property
     def kernel(self) -> str:
         """The implementation that runs now on this weight, if it is on the CPU."""
-        return backends.kernel(self.op, self.layout)
+        return backends.kernel(self.runs_on, self.layout)
 
     @property
     def remark(self) -> str:
@@ -178,7 +178,7 @@ class PackedBase:
 
     def _wanted(self) -> str:
         """The layout that the kernel running now asks for."""
-        return backends.layout(self.packs_for or self.op)
+        return backends.layout(self.packs_for or self.runs_on)
 
     def refresh(self) -> None:
         """Repacks if the choice of kernels has changed and the new one wants another layout."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..ops.conv_relu import kernel_of
 from ..ops.conv_relu_checks import DTYPES, winograd_takes
 from ..ops.conv_relu_packing import ALGORITHMS, WEIGHT_DTYPES, read_header
+from ..ops.sparse_cost import packed_sparse, zeros_of
 from ..ops.sparse_gemm import OP as SPARSE_OP
-from ..ops.sparse_gemm import float_kernel, float_layout
 from . import packed_base
 from .packed_base import Config, PackedBase
 
@@ -88,18 +88,15 @@ class PackedFloatConv(PackedBase):
     @property
     def kernel(self) -> str:
         """See ``PackedBase``: float32 does not run on kernels with bfloat16 products."""
-        return float_kernel() if self.algorithm == "sparse" else kernel_of(self.dtype)
+        return super().kernel if self.algorithm == "sparse" else kernel_of(self.dtype)
 
     @property
     def remark(self) -> str:
         """See ``PackedBase``."""
         if self.algorithm == "sparse":
-            return f"packed sparse: {self.zeros:.1%} of the weight are 0"
+            return packed_sparse(self.zeros)
         winograd = self.algorithm == "winograd" and self.dtype == torch.float32
         return "packed for Winograd F(2x2, 3x3)" if winograd else ""
-
-    def _wanted(self) -> str:
-        return float_layout() if self.algorithm == "sparse" else super()._wanted()
 
     def unpack(self) -> Tensor:
         """The plain weight, a new tensor."""
@@ -131,7 +128,7 @@ class PackedFloatConv(PackedBase):
             self.dtype = weight.dtype
             self.n = weight.shape[0]
             self.k = weight[0].numel() if self.n else 0
-            self.zeros = float((weight == 0).double().mean()) if self.algorithm == "sparse" else 0.0
+            self.zeros = zeros_of(weight) if self.algorithm == "sparse" else 0.0
 
     def assign_parts(self, parts: Mapping[str, Tensor]) -> None:
         """As ``assign``, in the dtype that it has."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..ops import sparse_pack, sparse_unpack
 from ..ops.int8_sparse_gemm import OP, codes_kernel, codes_layout
 from ..ops.int8_sparse_packing import read_sparse_header
-from ..ops.sparse_cost import share_of_dense
+from ..ops.sparse_cost import packed_sparse, share_of_dense, zeros_of
 from ..ops.sparse_gemm import as_image
 from . import packed_base
 from .packed_base import Config, PackedBase
@@ -42,7 +42,7 @@ class SparseCodes(PackedBase):
 
     def zeros(self) -> float:
         """The share of the weight that is 0."""
-        return float((self.parts()["weight"] == 0).double().mean())
+        return zeros_of(self.parts()["weight"])
 
     @property
     def runs_on(self) -> str:
@@ -57,7 +57,7 @@ class SparseCodes(PackedBase):
     @property
     def remark(self) -> str:
         """See ``PackedBase``."""
-        return f"packed sparse: {self.zeros():.1%} of the weight are 0" if self.sparse else ""
+        return packed_sparse(self.zeros()) if self.sparse else ""
 
     def _wanted(self) -> str:
         return codes_layout() if self.sparse else super()._wanted()

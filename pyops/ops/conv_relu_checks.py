@@ -35,15 +35,20 @@ def groups_of(op: str, oc: int, groups: int) -> None:
         raise ValueError(f"{op}: groups must divide the {oc} output channels, but is {groups}")
 
 
-def pack(weight: Tensor, groups: int, algorithm: int) -> None:
-    op = "conv_relu_pack"
-    dtype(op, "weight", weight.dtype)
+def weight_of(op: str, weight: Tensor, groups: int) -> None:
+    """The sizes of a weight to be packed for so many groups."""
     if weight.dim() != 4:
         raise ValueError(
             f"{op}: weight must be 4-D [OC, C / groups, KH, KW], but is {weight.dim()}-D"
         )
     weight_shape(op, weight.shape)
     groups_of(op, weight.shape[0], groups)
+
+
+def pack(weight: Tensor, groups: int, algorithm: int) -> None:
+    op = "conv_relu_pack"
+    dtype(op, "weight", weight.dtype)
+    weight_of(op, weight, groups)
     checks.code(op, "algorithm", algorithm, len(ALGORITHMS))
     takes = weight.dtype == torch.float32 and winograd_takes(weight.shape, groups)
     if ALGORITHMS[algorithm] == "winograd" and not takes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .packing import SPARSE_MAGIC
 
 HEADER_BYTES = 64
-_INT8 = 3  # of OUT_DTYPES
+INT8 = 3  # of OUT_DTYPES
 MAGIC = b"pyopsCF\0"
 VERSION = 1
 # By the code in the header.
@@ -55,7 +55,7 @@ def read_header(packed: Tensor) -> Header:
         raise ValueError("packed weight: not made by conv_relu_pack (no header)")
     if version != VERSION:
         raise ValueError(f"packed weight: version {version}, expected {VERSION}")
-    if magic == SPARSE_MAGIC and dtype == _INT8:
+    if magic == SPARSE_MAGIC and dtype == INT8:
         raise ValueError("packed weight: a sparse one of torch.int8, which float ops do not take")
     codes = 0 <= dtype < len(WEIGHT_DTYPES) and 0 <= algorithm < len(ALGORITHMS)
     if not codes or min(nr, kr) < 0 or min(oc, cg, kh, kw, groups) < 1:

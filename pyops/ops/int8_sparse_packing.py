@@ -9,11 +9,10 @@ import struct
 import torch
 from torch import Tensor
 
-from .conv_relu_packing import VERSION
+from .conv_relu_packing import INT8, VERSION
 from .int8_conv_packing import ConvHeader
 from .packing import HEADER_BYTES, SPARSE_MAGIC
 
-_INT8 = 3  # of OUT_DTYPES
 _INT32_SUMS = 1
 _HEADER = struct.Struct("<8s11i12x")
 
@@ -35,7 +34,7 @@ def read_sparse_header(packed: Tensor) -> ConvHeader:
     _, version, nr, kr, dtype, products, oc, cg, kh, kw, groups, _ = _HEADER.unpack(raw)
     if version != VERSION:
         raise ValueError(f"packed weight: version {version}, expected {VERSION}")
-    if dtype != _INT8 or products != _INT32_SUMS:
+    if dtype != INT8 or products != _INT32_SUMS:
         raise ValueError("the packed sparse weight must be torch.int8")
     if min(nr, kr) < 0 or min(oc, cg, kh, kw, groups) < 1:
         raise ValueError("packed weight: its header is damaged")
@@ -44,7 +43,7 @@ def read_sparse_header(packed: Tensor) -> ConvHeader:
 
 def pack_sparse_plain(weight: Tensor, groups: int) -> Tensor:
     """Layout ``plain`` of an int8 ``weight [OC, C / groups, KH, KW]``."""
-    numbers = (VERSION, 0, 0, _INT8, _INT32_SUMS, *weight.shape, groups, 0)
+    numbers = (VERSION, 0, 0, INT8, _INT32_SUMS, *weight.shape, groups, 0)
     raw = _HEADER.pack(SPARSE_MAGIC, *numbers)
     header = torch.tensor(list(raw), dtype=torch.uint8, device=weight.device)
     return torch.cat((header, weight.contiguous().view(torch.uint8).reshape(-1)))

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import backends, isa
 
-# By number: ops take integers, and a compiled graph none of our objects.
+# By number: ops take integers, and none of our objects.
 patterns: weakref.WeakValueDictionary[int, SparsePattern] = weakref.WeakValueDictionary()
 _of_masks = WeakTensorKeyDictionary()
 _numbers = itertools.count(1)

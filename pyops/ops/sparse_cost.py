@@ -9,6 +9,7 @@ bfloat16, whose dense products are twice as fast. int8: at about 60 %.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,7 @@ FLOAT = Costs({"direct": 2.27, "winograd": 1.33}, 3.4, 10.0, 10 / 3, 7.0, 14.0, 
 # 4 vectors of products for four weights, two a cycle, at 95 % of that.
 CODES = Costs({"direct": 0.53}, 1.3, 2.9, 2.2, 8.0, 16.0, 14.0, 512)
 OUTPUTS_SHARING = 4
-# Below it a weight counts as one that pays.
+# Below such a share of the dense time a weight counts as one that pays.
 LEAST_GAIN = 0.95
 
 
@@ -69,7 +70,7 @@ def share_of_dense(
     """The estimated time of the sparse product / that of the dense one by ``algorithm``, with the
     weight in ``dtype``, by default its own.
 
-    Below 1 where sparse weights pay. Depthwise weights never do.
+    Infinite for depthwise weights, which have no sparse kernels.
     """
     if weight.shape[1] == 1 and groups > 1:
         return float("inf")
@@ -81,4 +82,25 @@ def share_of_dense(
             dense /= 2
         if not dense:
             return float("inf")
-        return sparse_cycles(weight, groups, costs) / (LEAST_GAIN * dense)
+        return sparse_cycles(weight, groups, costs) / dense
+
+
+def pays(share: float) -> bool:
+    """Whether a weight of that ``share_of_dense`` is packed sparse."""
+    return share < LEAST_GAIN
+
+
+def zeros_of(weight: Tensor) -> float:
+    """The share of ``weight`` that is 0."""
+    return float((weight == 0).double().mean())
+
+
+def why_dense(zeros: float, share: float) -> str:
+    """What ``explain`` says of a weight that stays dense, by its zeros and ``share_of_dense``."""
+    told = "sparse kernels never pay" if math.isinf(share) else f"sparse: {share:.2f} of its time"
+    return f"dense: {zeros:.0%} of the weight are 0 ({told})"
+
+
+def packed_sparse(zeros: float) -> str:
+    """What it says of one that is packed sparse."""
+    return f"packed sparse: {zeros:.1%} of the weight are 0"

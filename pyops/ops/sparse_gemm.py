@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import backends
 from . import checks
 from . import sparse_gemm_checks as own
 from . import sparse_gemm_reference as plain
@@ -140,13 +139,3 @@ def sparse_linear(
 def as_image(weight: Tensor) -> Tensor:
     """A weight ``[N, K]`` as ``[N, K, 1, 1]``; others as they are."""
     return weight[..., None, None] if weight.dim() == 2 else weight
-
-
-def float_kernel() -> str:
-    """The kernel that runs on float weights; ``"reference"`` without a compiled module."""
-    return backends.kernel(OP)
-
-
-def float_layout() -> str:
-    """Tag of the layout in which that kernel takes weights."""
-    return backends.layout(OP)

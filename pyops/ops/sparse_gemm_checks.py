@@ -25,12 +25,7 @@ def weight_dtype(op: str, name: str, given: torch.dtype) -> None:
 def pack(weight: Tensor, groups: int) -> None:
     op = "sparse_pack"
     weight_dtype(op, "weight", weight.dtype)
-    if weight.dim() != 4:
-        raise ValueError(
-            f"{op}: weight must be 4-D [OC, C / groups, KH, KW], but is {weight.dim()}-D"
-        )
-    conv.weight_shape(op, weight.shape)
-    conv.groups_of(op, weight.shape[0], groups)
+    conv.weight_of(op, weight, groups)
     depth = weight.shape[1:].numel()
     if weight.dtype == torch.int8 and depth > MAX_K:
         raise ValueError(

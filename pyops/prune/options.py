@@ -58,7 +58,8 @@ def make_options(
     return Options(share, shape, measure, scope)
 
 
-def _share(sparsity: float | None, retain: float | None, pattern: Pattern, workflow: str) -> float:
+def check_shares(sparsity: float | None, retain: float | None, workflow: str) -> None:
+    """Each of them, where it is given."""
     for name, value in (("sparsity", sparsity), ("retain", retain)):
         if value is None:
             continue
@@ -66,6 +67,10 @@ def _share(sparsity: float | None, retain: float | None, pattern: Pattern, workf
             raise TypeError(f"{workflow}: {name} is a {type(value).__name__}, expected a float")
         if not 0 < value < 1:
             raise ValueError(f"{workflow}: {name} is {value}, expected above 0 and below 1")
+
+
+def _share(sparsity: float | None, retain: float | None, pattern: Pattern, workflow: str) -> float:
+    check_shares(sparsity, retain, workflow)
     if sparsity is not None and retain is not None:
         raise ValueError(
             f"{workflow}: both sparsity={sparsity} and retain={retain} are given, expected one"

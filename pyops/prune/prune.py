@@ -19,7 +19,7 @@ from .calibrate import Loss, gradients_seen, inputs_seen
 from .channels import prune_channels
 from .layers import Weight, check_plan, make_plan, mask_layers, weights_of
 from .masks import apply_masks, check_before, choose_masks, leave, leave_small
-from .options import Options, make_options
+from .options import Options, check_shares, make_options
 
 CHANNEL = "channel"
 
@@ -156,10 +156,12 @@ def _shrink(
             raise ValueError(f"prune: pattern {CHANNEL!r} takes no {keyword}=")
     if sparsity is not None and retain is not None:
         raise ValueError("prune: give sparsity or retain, not both")
-    if sparsity is None and retain is None:
-        raise ValueError(f"prune: pattern {CHANNEL!r} needs sparsity= or retain=")
-    share = sparsity if sparsity is not None else 1 - float(retain or 0)
-    return prune_channels(model, share, **options)
+    check_shares(sparsity, retain, "prune")
+    if sparsity is None:
+        if retain is None:
+            raise ValueError(f"prune: pattern {CHANNEL!r} needs sparsity= or retain=")
+        sparsity = 1 - retain
+    return prune_channels(model, sparsity, **options)
 
 
 def _check_data(

@@ -37,6 +37,8 @@ def test_layers_become_smaller() -> None:
         ({"sparsity": 0.5, "progress": True}, "prune: pattern 'channel' takes no progress="),
         ({"sparsity": 0.5, "retain": 0.5}, "prune: give sparsity or retain, not both"),
         ({}, "prune: pattern 'channel' needs sparsity= or retain="),
+        ({"retain": 1.5}, "prune: retain is 1.5, expected above 0 and below 1"),
+        ({"sparsity": 0.0}, "prune: sparsity is 0.0, expected above 0 and below 1"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], told: str) -> None:

@@ -47,9 +47,8 @@ void ConvReluCall::take_weight(const char* op, const ConvArguments& a) {
     const ConvHeader& h = checks::packed_conv(op, a.packed, a.weight_shape, type_);
     checks::conv_winograd(op, h, shape_);
     kernel_ = &conv_kernel_for(type_);
-    STD_TORCH_CHECK(h.nr == kernel_->nr && (h.depthwise() || h.kr == kernel_->kr), op,
-                    ": the weight is packed as n", h.nr, "k", h.kr, ", but kernel ", kernel_->name,
-                    " takes n", kernel_->nr, "k", kernel_->kr, "; pack it again");
+    checks::packed_layout(op, h, *kernel_,
+                          h.nr == kernel_->nr && (h.depthwise() || h.kr == kernel_->kr));
     groups = h.groups;
   }
   STD_TORCH_CHECK(groups == shape_.groups, op, ": the weight is packed for ", groups,

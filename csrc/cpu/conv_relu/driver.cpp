@@ -11,11 +11,7 @@ namespace {
 Tensor conv_relu_pack(const Tensor& weight, int64_t groups, int64_t algorithm) {
   const char* op = "conv_relu_pack";
   const Dtype type = checks::conv_dtype(op, "weight", weight.scalar_type());
-  STD_TORCH_CHECK(weight.dim() == 4, op, ": weight must be 4-D [OC, C / groups, KH, KW], but is ",
-                  weight.dim(), "-D");
-  const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
-  checks::conv_weight_shape(op, shape);
-  checks::conv_groups(op, shape[0], groups);
+  const Sizes shape = checks::conv_weight(op, weight, groups);
   checks::code(op, "algorithm", algorithm, 3);
   if (algorithm == kSparseAlgorithm) return new_sparse(op, weight, groups, false);
   const Tensor w = dense(weight);

@@ -17,21 +17,9 @@ namespace {
 #include "cpu/common/epilogue.inl.h"
 #include "cpu/sparse_gemm/items.inl.h"
 
-constexpr int kTokens = 32, kQuadVecs = 2;
-
 inline I32 dot4(I32 acc, I32 codes, I32 w) { return _mm256_dpbusd_epi32(acc, codes, w); }
 
-#include "cpu/int8_sparse_gemm/ymm.inl.h"
-#include "cpu/int8_sparse_gemm/dot.inl.h"
-
-inline void store_row(char* to, I32 codes) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
-}
-
-#include "cpu/int8_sparse_gemm/lanes.inl.h"
-#include "cpu/int8_sparse_gemm/tokens.inl.h"
-#include "cpu/int8_sparse_gemm/few_plain.inl.h"
-#include "cpu/int8_sparse_gemm/few_rows.inl.h"
+#include "cpu/int8_sparse_gemm/ymm_vnni.inl.h"
 
 }  // namespace
 

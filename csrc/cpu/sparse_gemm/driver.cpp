@@ -9,11 +9,7 @@ namespace {
 Tensor sparse_pack(const Tensor& weight, int64_t groups) {
   const char* op = "sparse_pack";
   checks::sparse_dtype(op, "weight", weight.scalar_type());
-  STD_TORCH_CHECK(weight.dim() == 4, op, ": weight must be 4-D [OC, C / groups, KH, KW], but is ",
-                  weight.dim(), "-D");
-  const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
-  checks::conv_weight_shape(op, shape);
-  checks::conv_groups(op, shape[0], groups);
+  const Sizes shape = checks::conv_weight(op, weight, groups);
   checks::sparse_depth(op, weight.scalar_type(), shape[1] * shape[2] * shape[3]);
   return new_sparse(op, weight, groups, true);
 }
@@ -40,10 +36,9 @@ void sparse_refresh(const Tensor& packed, const Tensor& weight, bool transposed)
   const Tensor w = dense(weight);
   SparseMatrix matrix = {const_cast<void*>(w.const_data_ptr()), type, h.k(), 1};
   if (transposed) matrix.row_step = 1, matrix.k_step = h.oc;
-  parallel_range(h.parts(), kSerialWeights / (kSectionRows * h.kc) + 1,
-                 [&](int64_t begin, int64_t end) {
-                   refresh_sparse(packed.mutable_data_ptr(), begin, end, matrix);
-                 });
+  parallel_range(h.parts(), section_grain(h), [&](int64_t begin, int64_t end) {
+    refresh_sparse(packed.mutable_data_ptr(), begin, end, matrix);
+  });
   if (h.few == 0) return;
   parallel_range(few_layout(packed.const_data_ptr()).strips, few_grain(h),
                  [&](int64_t begin, int64_t end) {

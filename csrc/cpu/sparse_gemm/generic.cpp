@@ -15,20 +15,7 @@ namespace {
 
 constexpr int kVecs = 8, kQuadVecs = 8;
 
-struct Four {
-  float w[4];
-};
-
-inline Four load_four(const char* p) {
-  Four four;
-  __builtin_memcpy(&four, p, sizeof four);
-  return four;
-}
-template <int kWhich>
-inline F32 spread(const Four& four) {
-  return four.w[kWhich];
-}
-
+#include "cpu/sparse_gemm/plain.inl.h"
 #include "cpu/sparse_gemm/lanes.inl.h"
 #include "cpu/sparse_gemm/few_plain.inl.h"
 #include "cpu/sparse_gemm/few_rows.inl.h"

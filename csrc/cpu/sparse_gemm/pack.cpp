@@ -64,6 +64,8 @@ class SectionWalk {
   }
 
  private:
+  using Weight = typename Items::Weight;
+
   template <class T>
   bool has(int64_t count) const {
     return (end_ - next_) / static_cast<int64_t>(sizeof(T)) >= count;
@@ -81,43 +83,43 @@ class SectionWalk {
     }
   }
 
-  bool pair() {
-    using Item = typename Items::Pair;
-    SparsePair run;
-    if (!has<SparsePair>(1)) return false;
+  // A run and its items, each to one(run, item, weights); false where the bytes end before.
+  template <class Run, class Item, class One>
+  bool items_of(const One& one) {
+    Run run;
+    if (!has<Run>(1)) return false;
     take(&run);
     if (!has<Item>(run.items)) return false;
     for (uint32_t i = 0; i < run.items; ++i) {
       Char* weights = next_ + offsetof(Item, w);
       Item item;
       take(&item);
-      for (int j = 0; j < 2 * Items::kPairEntries; ++j) {
-        const int output = j / Items::kPairEntries;
-        const int place = Items::pair_at(output, j % Items::kPairEntries);
-        entry(run.rows[output], item.at[place], weights + place * sizeof(typename Items::Weight));
-      }
+      one(run, item, weights);
     }
     return true;
   }
 
+  bool pair() {
+    using Item = typename Items::Pair;
+    return items_of<SparsePair, Item>([&](const SparsePair& run, const Item& item, Char* weights) {
+      for (int j = 0; j < 2 * Items::kPairEntries; ++j) {
+        const int output = j / Items::kPairEntries;
+        const int place = Items::pair_at(output, j % Items::kPairEntries);
+        entry(run.rows[output], item.at[place], weights + place * sizeof(Weight));
+      }
+    });
+  }
+
   bool quad() {
     using Item = typename Items::Quad;
-    SparseQuad run;
-    if (!has<SparseQuad>(1)) return false;
-    take(&run);
-    if (!has<Item>(run.items)) return false;
-    for (uint32_t i = 0; i < run.items; ++i) {
-      Char* weights = next_ + offsetof(Item, w);
-      Item item;
-      take(&item);
+    return items_of<SparseQuad, Item>([&](const SparseQuad& run, const Item& item, Char* weights) {
       for (int j = 0; j < 4 * Items::kQuadEntries; ++j) {
         const int output = j / Items::kQuadEntries, of = j % Items::kQuadEntries;
-        if (!Items::has(item, output)) continue;
         const int place = Items::quad_at(output, of);
-        entry(run.rows[output], item.at[of], weights + place * sizeof(typename Items::Weight));
+        if (!Items::has(item, output)) continue;
+        entry(run.rows[output], item.at[of], weights + place * sizeof(Weight));
       }
-    }
-    return true;
+    });
   }
 
   const SparseHeader& h_;

@@ -11,6 +11,10 @@ namespace pyops::cpu {
 // Below so many weights a second thread costs more than it saves.
 constexpr int64_t kSerialWeights = 1 << 14;
 
+// Sections that a thread takes at least.
+inline int64_t section_grain(const SparseHeader& h) {
+  return kSerialWeights / (kSectionRows * h.kc) + 1;
+}
 // Strips of the form for few rows that a thread takes at least.
 inline int64_t few_grain(const SparseHeader& h) { return kSerialWeights / (kFewStrip * h.k()) + 1; }
 
@@ -59,7 +63,7 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, b
   const SparseGemmKernel& kernel = sparse_kernel_for(products);
   SparseHeader h = sparse_header_of(kernel, type, shape.data(), groups);
   const int64_t parts = h.parts();
-  const int64_t grain = kSerialWeights / (kSectionRows * h.kc) + 1;
+  const int64_t grain = section_grain(h);
   std::vector<int64_t> begins(static_cast<size_t>(parts + 1));
   parallel_range(parts, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -100,10 +104,9 @@ inline Tensor new_unpacked(const char* op, const Tensor& packed, const std::vect
   const Tensor w = new_tensor(shape, kTypes[static_cast<int>(type)]);
   std::memset(w.mutable_data_ptr(), 0, static_cast<size_t>(w.numel() * dtype_bytes(type)));
   const SparseMatrix matrix = {w.mutable_data_ptr(), type, h.k(), 1};
-  parallel_range(h.parts(), kSerialWeights / (kSectionRows * h.kc) + 1,
-                 [&](int64_t begin, int64_t end) {
-                   unpack_sparse(packed.const_data_ptr(), begin, end, matrix);
-                 });
+  parallel_range(h.parts(), section_grain(h), [&](int64_t begin, int64_t end) {
+    unpack_sparse(packed.const_data_ptr(), begin, end, matrix);
+  });
   return w;
 }
 

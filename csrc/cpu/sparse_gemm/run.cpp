@@ -127,6 +127,7 @@ void run_tile(const Plan& p, int64_t index, int64_t column, int64_t end, char* s
 
 // Where each of `parts` threads begins, so that all have about the same bytes of entries.
 std::vector<int64_t> balanced_columns(const Plan& p, int64_t parts) {
+  if (parts == 1) return {0, p.columns};
   const SparseHeader& h = p.header;
   const int64_t* begins = sparse_begins(p.call.packed);
   std::vector<int64_t> starts = {0};
