@@ -22,8 +22,8 @@ from .nn.registry import FUSED, replacement
 from .ops.conv_relu_checks import DTYPES
 from .ops.sparse_cost import why_dense, zeros_of
 from .quantize.convert import float_bytes, put
-from .quantize.copying import copy_model, evaluating, freeze
-from .quantize.measure import arguments_of
+from .quantize.copying import copy_model, freeze
+from .quantize.measure import arguments_of, run
 from .quantize.plan import Candidate, complaints, make_plan
 from .quantize.quantize import check_model
 from .quantize.scheme import Scheme
@@ -95,7 +95,7 @@ def fuse(
     _check_plan(model, plan, dtype, strict)
     arguments = None if example_inputs is None else arguments_of(example_inputs)
     if arguments is not None:
-        _run(model, *arguments)
+        run(model, arguments, "fuse")
     target = freeze(model) if inplace else copy_model(model)
     chosen = {path for candidate in plan if not candidate.why_float for path in candidate.paths}
     inputs: dict[str, Tensor] = {}
@@ -131,16 +131,6 @@ def _check_plan(
         raise ValueError(
             f"strict=True and {len(left)} layer(s) would stay torch's:\n  " + "\n  ".join(left)
         )
-
-
-def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        with evaluating(model):
-            return model(*args, **kwargs)
-    except Exception as error:
-        raise ValueError(
-            f"fuse: the model fails on example_inputs: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _inputs(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-def copy_model(model: nn.Module, trainable: bool = False) -> nn.Module:
+def copy_model(model: nn.Module, trainable: bool = False, workflow: str | None = None) -> nn.Module:
     """Copies the modules, the buffers and all else; parameters share storage with the input.
 
     New Parameter objects, so ``.half()``, ``.to()`` or a gradient on one model leaves the other
@@ -19,7 +19,8 @@ def copy_model(model: nn.Module, trainable: bool = False) -> nn.Module:
     changes them in place when it runs. Tied and shared parts stay tied and shared.
 
     ``trainable``: parameters are cloned, because optimizers change them in place; they require
-    grad, and modules are in train mode, as in the input.
+    grad, and modules are in train mode, as in the input. ``workflow``: whom the error names, where
+    ``inplace=True`` copies as well; None: the error points to it.
 
     Raises:
         TypeError: the model holds something that ``copy.deepcopy`` cannot copy.
@@ -37,10 +38,10 @@ def copy_model(model: nn.Module, trainable: bool = False) -> nn.Module:
         try:
             new: nn.Module = copy.deepcopy(model, memo)
         except (RuntimeError, TypeError, NotImplementedError) as error:
-            raise TypeError(
-                f"{type(model).__name__} cannot be copied ({error}); "
-                "inplace=True converts the model itself"
-            ) from error
+            told = f"{type(model).__name__} cannot be copied ({error})"
+            if workflow is None:
+                raise TypeError(f"{told}; inplace=True converts the model itself") from error
+            raise TypeError(f"{workflow}: {told}") from error
     return new if trainable else freeze(new)
 
 

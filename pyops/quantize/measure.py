@@ -86,6 +86,21 @@ def run_example(
     return results
 
 
+def run(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], workflow: str) -> Any:
+    """What the model returns in eval mode.
+
+    Raises:
+        ValueError: it fails.
+    """
+    try:
+        with evaluating(model):
+            return model(*call[0], **call[1])
+    except Exception as error:
+        raise ValueError(
+            f"{workflow}: the model fails on example_inputs: {type(error).__name__}: {error}"
+        ) from error
+
+
 def arguments_of(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """``example_inputs`` as positional and keyword arguments; TypeError: not one of its types."""
     if isinstance(example_inputs, Tensor):

@@ -13,12 +13,11 @@ from torch import Tensor, fx, nn
 from ...graph.net_inputs import guess_inputs
 from ...graph.net_trace import check_same, trace_net
 from ...graph.simple_code import CannotTraceError
-from ...quantize.copying import evaluating
-from ...quantize.measure import arguments_of
+from ...quantize.copying import copy_model, evaluating
+from ...quantize.measure import arguments_of, run
 from ...quantize.quantize import check_model
 from ...quantize.static.batches import Call, tensors_of
 from . import reshapes, rules  # noqa: F401  (register what calls do)
-from .copies import own_copy
 from .layers import KINDS
 from .walk import Walk
 
@@ -94,7 +93,7 @@ def channel_groups(model: nn.Module, example_inputs: Any = None) -> ChannelGroup
         ValueError: the model cannot be traced, or fails on ``example_inputs``.
     """
     check_model(model, False, "channel_groups")
-    work = own_copy(model, "channel_groups")
+    work = copy_model(model, True, "channel_groups")
     return groups_of(work, call_of(work, example_inputs, "channel_groups"), "channel_groups")
 
 
@@ -108,24 +107,9 @@ def call_of(model: nn.Module, example_inputs: Any, workflow: str) -> Call:
         return arguments_of(example_inputs)
     try:
         with evaluating(model):
-            return (), dict(guess_inputs(model, own_copy(model, workflow).to("meta")))
+            return (), dict(guess_inputs(model, copy_model(model, True, workflow).to("meta")))
     except CannotTraceError as error:
         raise ValueError(f"{workflow}: example_inputs is None: {error}") from error
-
-
-def run(model: nn.Module, call: Call, workflow: str) -> Any:
-    """What the model returns in eval mode.
-
-    Raises:
-        ValueError: it fails.
-    """
-    try:
-        with evaluating(model):
-            return model(*call[0], **call[1])
-    except Exception as error:
-        raise ValueError(
-            f"{workflow}: the model fails on example_inputs: {type(error).__name__}: {error}"
-        ) from error
 
 
 def groups_of(model: nn.Module, call: Call, workflow: str) -> ChannelGroups:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .copies import own_copy
+from ...quantize.copying import copy_model
 from .groups import ChannelGroup
 from .layers import KINDS, depthwise, in_weight
 
@@ -31,7 +31,7 @@ def masked_channels(
         ValueError: there is no such group or channel, or the group's channels stay.
     """
     units = {index: _units(groups, index, list(which)) for index, which in removed.items()}
-    new = own_copy(model, "masked_channels")
+    new = copy_model(model, True, "masked_channels")
     mask(new, groups, units)
     return new
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...nn.record import Record, set_record
 from ...quantize.convert import float_bytes
-from .copies import own_copy
+from ...quantize.copying import copy_model
 from .layers import KINDS, count_of, cuts_of, depthwise, describe, tensors_in, why_whole
 
 VERSION = 1
@@ -68,7 +68,7 @@ def apply_channel_plan(
         raise ValueError(
             f"apply_channel_plan: damaged plan: {type(error).__name__}: {error}"
         ) from error
-    target = skeleton if inplace else own_copy(skeleton, "apply_channel_plan")
+    target = skeleton if inplace else copy_model(skeleton, True, "apply_channel_plan")
     cut(target, kept, list(plan["groups"]))
     return target
 

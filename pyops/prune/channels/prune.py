@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...quantize.copying import copy_model
+from ...quantize.measure import run
 from ...quantize.quantize import check_model
 from ...quantize.select import Patterns, select
 from .choose import Choice, Limits, choose, scopes
-from .copies import own_copy
-from .groups import ChannelGroups, call_of, groups_of, kept_of, run
+from .groups import ChannelGroups, call_of, groups_of, kept_of
 from .layers import KINDS
 from .masked import mask
 from .plan import cut
@@ -85,7 +86,7 @@ def prune_channels(
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ValueError(f"{_NAME}: {name} is on the meta device: it has no values to compare")
-    work = own_copy(model, _NAME)
+    work = copy_model(model, True, _NAME)
     call = call_of(work, example_inputs, _NAME)
     groups = groups_of(work, call, _NAME)
     why = _stay(work, groups, include, exclude, limits)
@@ -98,7 +99,7 @@ def prune_channels(
         raise ValueError(_nothing(model, groups, {**why, **choice.notes}, sparsity))
     kept = kept_of(groups, choice.removed, work)
     report = _report(groups, choice, why)
-    masked = own_copy(work, _NAME)
+    masked = copy_model(work, True, _NAME)
     mask(masked, groups, choice.removed)
     expected = run(masked, call, _NAME)
     del masked
