@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +36,12 @@ class Weight:
         return int(getattr(self.layers[self.name], "groups", 1))
 
     def left(self) -> Tensor | None:
-        """The mask so far; None where nothing is masked."""
+        """The mask so far, of tied layers what all leave; None where nothing is masked."""
+        left: Tensor | None = None
         for layer in self.layers.values():
             if isinstance(layer, MaskedModule):
-                return layer.weight_mask
-        return None
+                left = layer.weight_mask if left is None else left & layer.weight_mask
+        return left
 
 
 def prunable(module: nn.Module) -> bool:
@@ -49,16 +50,22 @@ def prunable(module: nn.Module) -> bool:
 
 
 def make_plan(
-    model: nn.Module, include: Patterns | None, exclude: Patterns | None
+    model: nn.Module,
+    include: Patterns | None,
+    exclude: Patterns | None,
+    with_nan: bool = False,
 ) -> list[Candidate]:
     """All layers that could be pruned; ``why_float`` is set where one stays as it is.
+
+    ``with_nan``: also those that hold NaN or Inf.
 
     Raises:
         TypeError: a pattern of another type.
         ValueError: a pattern matches nothing; a layer is converted already.
     """
     selecting = (prunable, "can be pruned")
-    return plan_layers(model, prunable, _why_dense, include, exclude, "stays dense", selecting)
+    why = _why_unfit if with_nan else _why_dense
+    return plan_layers(model, prunable, why, include, exclude, "stays dense", selecting)
 
 
 def check_plan(model: nn.Module, plan: list[Candidate], strict: bool, workflow: str) -> None:
@@ -90,6 +97,49 @@ def weights_of(model: nn.Module, plan: list[Candidate]) -> list[Weight]:
             weight = found.setdefault(id(layer.weight), Weight(layer.weight))
             weight.layers[candidate.name] = layer
     return list(found.values())
+
+
+def same_layers(model: nn.Module, groups: Sequence[dict[str, Any]], workflow: str) -> list[Weight]:
+    """The weights that these masked layers of the model (tied ones together) hold now.
+
+    Raises:
+        ValueError: the model has another layer by now, or tied ones hold different parameters.
+    """
+    found = []
+    for layers in groups:
+        for name, layer in layers.items():
+            now: Any = _module_at(model, name)
+            if now is not layer:
+                raise ValueError(
+                    f"{workflow}: {name!r} is {_kind(now)} now, and no longer the "
+                    f"{type(layer).__name__} that was pruned: make another {workflow}"
+                )
+            wanted = layer.weight_mask.shape
+            if not isinstance(layer.weight, nn.Parameter) or layer.weight.shape != wanted:
+                raise ValueError(
+                    f"{workflow}: the weight of {name!r} is {_kind(layer.weight)} of "
+                    f"{list(layer.weight.shape)} now, expected a Parameter of {list(wanted)}"
+                )
+        weight = Weight(next(iter(layers.values())).weight, layers)
+        for name, layer in layers.items():
+            if layer.weight is not weight.parameter:
+                raise ValueError(
+                    f"{workflow}: {weight.name!r} and {name!r} no longer share their weight "
+                    "(load_state_dict(assign=True) unties): tie it again"
+                )
+        found.append(weight)
+    return found
+
+
+def _module_at(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def mask_layers(model: nn.Module, plan: list[Candidate], how: str) -> nn.Module:
@@ -139,6 +189,15 @@ def finite(weight: Tensor) -> bool:
 
 
 def _why_dense(module: nn.Module, candidate: Candidate) -> str | None:
+    why = _why_unfit(module, candidate)
+    if why is not None:
+        return why
+    weight: nn.Parameter = module.weight  # type: ignore[assignment]
+    return None if finite(weight) else "weight holds NaN or Inf"
+
+
+def _why_unfit(module: nn.Module, candidate: Candidate) -> str | None:
+    """The same whatever its values are."""
     ours = isinstance(module, MaskedModule) and type(module) in MASKED.values()
     why = None if ours else why_not_plain(module)
     if why is not None:
@@ -150,8 +209,6 @@ def _why_dense(module: nn.Module, candidate: Candidate) -> str | None:
         return "weight is on the meta device: there are no values to compare"
     if weight.numel() == 0:
         return f"weight is {list(weight.shape)}: nothing to prune"
-    if not finite(weight):
-        return "weight holds NaN or Inf"
     groups = int(getattr(module, "groups", 1))
     if groups > 1 and weight.shape[1] == 1 and not candidate.named:
         return (

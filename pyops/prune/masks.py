@@ -20,13 +20,11 @@ Found = tuple[Tensor, Tensor | None]
 def work_of(weight: Weight, seen: Tensor | None = None) -> Work:
     """What a criterion gets."""
     left = weight.left()
-    return Work(
-        weight.name,
-        work_matrix(weight.parameter),
-        weight.groups,
-        None if left is None else matrix_of(left),
-        seen,
-    )
+    matrix = work_matrix(weight.parameter)
+    if left is not None:
+        left = matrix_of(left)
+        matrix.masked_fill_(~left, 0)  # whatever an optimizer wrote there counts as 0
+    return Work(weight.name, matrix, weight.groups, left, seen)
 
 
 def choose_masks(
@@ -75,7 +73,7 @@ def leave_small(model: nn.Module, plan: list[Candidate], options: Options) -> No
     pattern, share = options.pattern, options.sparsity
     for weight in weights_of(model, plan):
         shape = matrix_of(weight.parameter.detach()).shape
-        if not pattern.removes(shape, share, options.criterion.by_row):
+        if not pattern.removes([shape], share, options.criterion.by_row):
             why = f"too small: {shape[0]} x {shape[1]} weights, and of {share:.3g} of the units of "
             leave(plan, weight, f"{why}{pattern.name!r} none would go")
 
@@ -87,27 +85,48 @@ def leave(plan: list[Candidate], weight: Weight, why: str) -> None:
             candidate.why_float = why
 
 
-def check_before(model: nn.Module, plan: list[Candidate], options: Options) -> None:
+def check_before(
+    model: nn.Module, plan: list[Candidate], options: Options, workflow: str = "prune"
+) -> None:
     """Raises:
-    ValueError: a layer (with scope "global" the model) lacks more than is asked for already.
+    ValueError: a layer (with scope "global" the model) lacks more than is asked for already, or
+        other weights than the pattern can leave out.
     """
-    pattern, share = options.pattern, options.sparsity
-    gone = allowed = 0
-    for weight in weights_of(model, plan):
+    pattern, weights = options.pattern, weights_of(model, plan)
+    gone = []
+    for weight in weights:
         left = weight.left()
-        shape = matrix_of(weight.parameter.detach()).shape
-        gone += 0 if left is None else pattern.gone(matrix_of(left))
-        allowed += pattern.removes(shape, share, options.criterion.by_row)
-        if options.scope == "layer":
-            if gone > allowed:
-                raise ValueError(_sparser(repr(weight.name), gone, allowed, options))
-            gone = allowed = 0
-    if gone > allowed:
-        raise ValueError(_sparser(f"the {type(model).__name__}", gone, allowed, options))
+        gone.append(0 if left is None else pattern.gone(matrix_of(left)))
+        conflict = None if left is None else pattern.conflict(matrix_of(left))
+        if conflict is not None:
+            raise ValueError(f"{workflow}: {weight.name!r} {conflict}: {_NO_WAY_BACK}")
+    shapes = [matrix_of(weight.parameter.detach()).shape for weight in weights]
+    if options.scope == "global":
+        parts = [(f"the {type(model).__name__}", sum(gone), shapes)]
+    else:
+        names = [repr(weight.name) for weight in weights]
+        parts = [(name, g, [shape]) for name, g, shape in zip(names, gone, shapes, strict=True)]
+    for what, lacks, own in parts:
+        allowed = pattern.removes(own, options.sparsity, options.criterion.by_row)
+        if lacks > allowed:
+            raise ValueError(
+                f"{workflow}: {what} lacks {lacks} units of pattern {pattern.name!r} already, and "
+                f"sparsity={options.sparsity:g} is {allowed}: {_NO_WAY_BACK}"
+            )
 
 
-def _sparser(what: str, gone: int, allowed: int, options: Options) -> str:
-    return (
-        f"prune: {what} lacks {gone} units of pattern {options.pattern.name!r} already, and "
-        f"sparsity={options.sparsity:g} is {allowed}: what is gone cannot come back"
-    )
+_NO_WAY_BACK = (
+    "what is gone cannot come back (pyops.prune.unmask makes ordinary weights of it that are 0)"
+)
+
+
+def check_changeable(model: nn.Module, plan: list[Candidate], workflow: str) -> None:
+    """Raises:
+    ValueError: a weight to be changed in place was made in inference mode.
+    """
+    for weight in weights_of(model, plan):
+        if weight.parameter.is_inference():
+            raise ValueError(
+                f"{workflow}: the weight of {weight.name!r} was made in torch.inference_mode() and "
+                "cannot be changed in place: clone it outside of that mode"
+            )

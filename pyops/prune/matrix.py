@@ -50,13 +50,14 @@ def spread(units: Tensor, rows: int, cols: int, shape: torch.Size) -> Tensor:
     return wide[: shape[0], : shape[1]]
 
 
-def drop_lowest(values: Tensor, count: int) -> Tensor:
+def drop_lowest(values: Tensor, count: int | Tensor) -> Tensor:
     """bool, like ``values``: False at the ``count`` lowest of each row.
 
+    ``count``: for all rows, or (int64 ``[rows, 1]`` for ``values [rows, n]``) for each its own.
     Among equal values those of lower index go first.
     """
-    keep = torch.ones_like(values, dtype=torch.bool)
-    if count:
-        order = torch.sort(values, dim=-1, stable=True).indices
-        keep.scatter_(-1, order[..., :count], False)
-    return keep
+    order = torch.sort(values, dim=-1, stable=True).indices
+    stays = torch.arange(values.shape[-1], device=values.device) >= count
+    return torch.empty_like(values, dtype=torch.bool).scatter_(
+        -1, order, stays.expand(values.shape)
+    )

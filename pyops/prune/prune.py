@@ -18,7 +18,14 @@ from ..quantize.static.batches import calls_of
 from .calibrate import Loss, gradients_seen, inputs_seen
 from .channels import prune_channels
 from .layers import Weight, check_plan, make_plan, mask_layers, weights_of
-from .masks import apply_masks, check_before, choose_masks, leave, leave_small
+from .masks import (
+    apply_masks,
+    check_before,
+    check_changeable,
+    choose_masks,
+    leave,
+    leave_small,
+)
 from .options import Options, check_shares, make_options
 
 CHANNEL = "channel"
@@ -52,8 +59,9 @@ def prune(
 
     Depthwise convolutions stay dense unless ``include`` names them, and so do layers with too few
     weights for any to go. Layers with a tied weight have one mask. A masked layer can be pruned
-    further; what is gone stays gone. On several processes (``torch.distributed``) all have to call
-    this, each with its part of the calibration batches; all get the same masks.
+    further: what is gone stays gone and counts, so ``sparsity`` is that of the result. On several
+    processes (``torch.distributed``) all have to call this, each with its part of the calibration
+    batches; all get the same masks.
 
     Args:
         model: any ``nn.Module``. It is not changed: the result shares no tensor with it, since it
@@ -69,8 +77,8 @@ def prune(
             not divide leave a smaller last group.
         criterion: "l1" (magnitude), "l2", "random", "gradient", "wanda" or "sparsegpt" (which
             changes the weights that stay); see ``pyops.prune.criteria``.
-        scope: "layer": each layer loses this share ("wanda": each output of it). "global": one
-            threshold for all layers.
+        scope: "layer": each layer loses this share ("wanda": each output of it, but less where
+            others lack more already). "global": one threshold for all layers.
         retain: the share of weights to keep, in place of ``sparsity``.
         calibration: batches for "gradient", "wanda" and "sparsegpt": tensors, tuples or lists of
             positional arguments, or dicts of keywords. The model runs on them in eval mode.
@@ -94,8 +102,10 @@ def prune(
         ValueError: an unknown pattern, criterion or scope; a share outside (0, 1), both of
             ``sparsity`` and ``retain``, or one that the pattern contradicts; arguments that do not
             go together; nothing to prune; a pattern of ``include`` or ``exclude`` matches nothing;
-            ``strict`` is violated; a layer is sparser than that already; calibration is empty or
-            leads to NaN or Inf in a layer (which is named).
+            ``strict`` is violated; a layer is sparser than that already, or lacks weights that the
+            pattern would keep (a part of a block, or more than M - N of M inputs); ``inplace`` and
+            weights made in inference mode; calibration is empty or leads to NaN or Inf in a layer
+            (which is named).
     """
     if pattern == CHANNEL:
         refused: dict[str, Any] = {"calibration": calibration, "forward": forward, "loss": loss}
@@ -122,6 +132,8 @@ def prune(
     leave_small(model, plan, options)
     check_plan(model, plan, strict, "prune")
     check_before(model, plan, options)
+    if inplace:
+        check_changeable(model, plan, "prune")
     target = model if inplace else copy_model(model, trainable=True)
     with torch.inference_mode(False):
         weights = weights_of(target, plan)
@@ -130,6 +142,7 @@ def prune(
             if options.criterion.data and found is None:
                 leave(plan, weight, "calibration does not reach it")
         check_plan(model, plan, strict, "prune")
+        check_before(target, plan, options)  # a global share is now of fewer layers
         reached = [
             index
             for index, weight in enumerate(weights)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..nn.masked_module import MaskedModule
 from ..quantize.quantize import check_model
 from ..quantize.select import Patterns
-from .layers import Weight, check_plan, finite, make_plan, mask_layers, weights_of
-from .masks import apply_masks, choose_masks, leave_small
+from .layers import (
+    Weight,
+    check_plan,
+    finite,
+    make_plan,
+    mask_layers,
+    prunable,
+    same_layers,
+    weights_of,
+)
+from .masks import apply_masks, check_before, check_changeable, choose_masks, leave_small
 from .options import Options, make_options
-from .schedule import Schedule
+from .pruner_state import check_layers, check_values, digest, told
+from .schedule import CubicSchedule, Schedule
 
 
 class Pruner:
@@ -21,7 +32,8 @@ class Pruner:
 
     Works in place: layers of ``model`` become masked ones (see ``prune``) when the pruner is made,
     over the same parameters, so an optimizer made before or after works. ``step`` is called once
-    after each ``optimizer.step()``. A weight that is gone stays gone.
+    after each ``optimizer.step()``. A weight that is gone stays gone: of a model that is pruned
+    already, weights go from the step on whose sparsity is above what it has.
 
         pruner = pyops.prune.Pruner(
             model, 0.9, schedule=pyops.prune.CubicSchedule(0, 1000, every=50), optimizer=optimizer
@@ -32,7 +44,13 @@ class Pruner:
             pruner.step()
 
     With ``DistributedDataParallel`` make it of the module on every process, before or after that is
-    wrapped; the first process decides on the masks of all.
+    wrapped; the first process decides on the masks of all. ``torch.compile`` of the model after it
+    is made compiles once: masks are buffers that change in place. So does
+    ``swa_utils.AveragedModel``, which copies masks at each update; its ``use_buffers=True`` would
+    average them.
+
+    Parameters may be replaced while it lives (``model.load_state_dict(assign=True)``): without
+    ``optimizer`` it goes on with the new ones, with it ``step`` wants them in that.
 
     Args:
         model: any ``nn.Module``; it is changed.
@@ -48,7 +66,8 @@ class Pruner:
     Raises:
         TypeError: as ``prune``; ``optimizer`` is none.
         ValueError: as ``prune``; a criterion that needs data; ``optimizer`` holds none of the
-            weights.
+            weights; the schedule starts above ``sparsity``; the model lacks more already, or is a
+            single layer itself.
     """
 
     def __init__(
@@ -75,18 +94,34 @@ class Pruner:
             if not callable(getattr(schedule, method, None)):
                 given = type(schedule).__name__
                 raise TypeError(f"Pruner: schedule is a {given}, which has no {method}()")
-        check_model(model, True, "Pruner")
+        if isinstance(schedule, CubicSchedule) and schedule.initial > options.sparsity:
+            raise ValueError(
+                f"Pruner: the schedule starts with a sparsity of {schedule.initial}, expected at "
+                f"most the final {options.sparsity:g}"
+            )
+        check_model(model, False, "Pruner")
         plan = make_plan(model, include, exclude)
         leave_small(model, plan, options)
         check_plan(model, plan, strict, "Pruner")
-        _check_optimizer(optimizer, weights_of(model, plan))
-        mask_layers(model, plan, options.label)
+        if prunable(model) and not isinstance(model, MaskedModule):
+            raise ValueError(
+                f"Pruner: the model is a {type(model).__name__} itself, which cannot become a "
+                "masked layer in place: put it into an nn.Sequential"
+            )
+        check_before(model, plan, options, "Pruner")
+        check_changeable(model, plan, "Pruner")
+        weights = weights_of(model, plan)
+        held = _check_optimizer(optimizer, weights)
+        with torch.inference_mode(False):
+            mask_layers(model, plan, options.label)
         self.model = model
         self.schedule = schedule
         self.optimizer = optimizer
         self.steps = 0
+        self._share = 0.0  # what the schedule said last
         self._options: Options = options
-        self._weights = weights_of(model, plan)
+        self._layers = [weight.layers for weight in weights_of(model, plan)]
+        self._held = [id(weight.parameter) in held for weight in weights]
 
     @property
     def final(self) -> float:
@@ -96,90 +131,109 @@ class Pruner:
     @property
     def sparsity(self) -> float:
         """The share of the weights of all its layers that is gone now."""
-        masks = [next(iter(one.layers.values())).weight_mask for one in self._weights]
-        left = sum(int(mask.sum()) for mask in masks)
-        return 1 - left / sum(mask.numel() for mask in masks)
+        masks = self._masks(self._weights())
+        return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
     @property
     def done(self) -> bool:
         """Whether masks change no more."""
         return self.schedule.done(self.steps)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def step(self) -> bool:
         """After each step of the optimizer: removes what is due. Returns whether masks changed.
 
-        Raises:
-            ValueError: a weight is NaN or infinite when masks are due (its layer is named; nothing
-                is changed), or the schedule says a share outside [0, 1).
-        """
-        due = self.schedule.due(self.steps + 1)
-        if due:
-            self._remove(self.schedule.sparsity(self.steps + 1, self.final))
-        self.steps += 1
-        self._zero()
-        return due
+        They do not between the schedule's steps, nor where its share rounds to what is gone.
 
-    def _remove(self, sparsity: float) -> None:
-        if not 0 <= sparsity < 1:
-            raise ValueError(
-                f"Pruner: the schedule says a sparsity of {sparsity} at step {self.steps + 1}, "
-                "expected at least 0 and below 1"
-            )
-        for weight in self._weights:
+        Raises:
+            ValueError: the schedule says a share outside 0 to the final one, or less than before; a
+                weight is NaN or infinite when masks are due; a layer of the model is no longer the
+                masked one, or its weight no longer tied, or no longer in the optimizer (the layer
+                is named). Nothing is changed.
+        """
+        weights = self._weights()
+        self._check_held(weights)
+        changed = bool(self.schedule.due(self.steps + 1)) and self._remove(weights)
+        self.steps += 1
+        self._zero(weights)
+        return changed
+
+    def _weights(self) -> list[Weight]:
+        return same_layers(self.model, self._layers, "Pruner")
+
+    def _masks(self, weights: Sequence[Weight]) -> list[Tensor]:
+        return [weight.layers[weight.name].weight_mask for weight in weights]
+
+    def _check_held(self, weights: Sequence[Weight]) -> None:
+        if self.optimizer is None:
+            return
+        held = _held_by(self.optimizer)
+        for weight, before in zip(weights, self._held, strict=True):
+            if before and id(weight.parameter) not in held:
+                raise ValueError(
+                    f"Pruner: the weight of {weight.name!r} is another Parameter than the "
+                    "optimizer holds: it was replaced (load_state_dict(assign=True), .to()); make "
+                    "optimizer and pruner of the model as it is now"
+                )
+
+    def _remove(self, weights: Sequence[Weight]) -> bool:
+        share = self.schedule.sparsity(self.steps + 1, self.final)
+        said = f"Pruner: the schedule says a sparsity of {share} at step {self.steps + 1}"
+        if not 0 <= share <= self.final + 1e-9:
+            raise ValueError(f"{said}, expected at least 0 and at most the final {self.final:g}")
+        if share < self._share:
+            raise ValueError(f"{said} after {self._share}: what is gone cannot come back")
+        for weight in weights:
             if not finite(weight.parameter):
                 raise ValueError(f"Pruner: the weight of {weight.name!r} holds NaN or Inf")
-        nothing = [None] * len(self._weights)
-        apply_masks(self._weights, choose_masks(self._weights, nothing, self._options, sparsity))
+        before = [mask.clone() for mask in self._masks(weights)]
+        found = choose_masks(weights, [None] * len(weights), self._options, share)
+        apply_masks(weights, found)
+        self._share = share
+        after = self._masks(weights)
+        return not all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
-    def _zero(self) -> None:
-        for weight in self._weights:
-            parameter = weight.parameter
-            gone = ~next(iter(weight.layers.values())).weight_mask
+    def _zero(self, weights: Sequence[Weight]) -> None:
+        for weight, mask in zip(weights, self._masks(weights), strict=True):
+            parameter, gone = weight.parameter, ~mask
             parameter.masked_fill_(gone, 0)
             state = {} if self.optimizer is None else self.optimizer.state.get(parameter, {})
             for value in state.values():
-                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
                     value.masked_fill_(gone, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``load_state_dict`` takes. Masks are in the model's own."""
+        """What ``load_state_dict`` takes; ``torch.load`` needs no pickle for it.
+
+        Masks are in the model's own, here are their counts and hashes. Without a ``generator``
+        criterion "random" draws from torch's own, whose state is the caller's to keep.
+        """
         generator = self._options.criterion.generator
         return {
             **self._config(),
             "steps": self.steps,
+            "share": self._share,
             "generator": None if generator is None else generator.get_state(),
-            "left": self._left(),
+            "left": {name: int(mask.sum()) for name, mask in self._named_masks().items()},
+            "masks": {name: digest(mask) for name, mask in self._named_masks().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where another pruner of the same arguments stood.
 
         Raises:
-            ValueError: a key is missing, or a value differs from that of this pruner; or the
-                model's masks are not those of that time: its own ``load_state_dict`` comes first.
+            TypeError: not a dict, or a value in it of another type.
+            ValueError: a key is missing, or a value differs from that of this pruner (of the
+                schedule: its class and what it was made of); or the model's masks are not those of
+                that time: its own ``load_state_dict`` comes first. Nothing is changed.
         """
-        mine = self._config()
-        missing = sorted({*mine, "steps", "generator", "left"} - {*state})
-        if missing:
-            raise ValueError(f"Pruner: the state has no {missing[0]!r}")
-        for name, value in mine.items():
-            if state[name] != value:
-                raise ValueError(
-                    f"Pruner: {name} is {state[name]!r} in the state, but {value!r} here"
-                )
-        for name, left in self._left().items():
-            if state["left"].get(name) != left:
-                raise ValueError(
-                    f"Pruner: {name!r} has {left} weights left, but {state['left'].get(name)} in "
-                    "the state: load the model's state_dict first"
-                )
+        check_values(state, self.state_dict(), self._config())
+        check_layers(state, self._named_masks())
         generator = self._options.criterion.generator
-        if (generator is None) != (state["generator"] is None):
-            raise ValueError("Pruner: the state and this pruner differ in having a generator")
         if generator is not None:
-            generator.set_state(state["generator"])
-        self.steps = int(state["steps"])
+            generator.set_state(state["generator"].cpu())
+        self.steps, self._share = state["steps"], float(state["share"])
 
     def _config(self) -> dict[str, Any]:
         options = self._options
@@ -188,25 +242,32 @@ class Pruner:
             "pattern": options.pattern.name,
             "criterion": options.criterion.name,
             "scope": options.scope,
+            "schedule": told(self.schedule),
         }
 
-    def _left(self) -> dict[str, int]:
+    def _named_masks(self) -> dict[str, Tensor]:
         return {
-            name: int(layer.weight_mask.sum())
-            for weight in self._weights
+            name: layer.weight_mask
+            for weight in self._weights()
             for name, layer in weight.layers.items()
         }
 
 
-def _check_optimizer(optimizer: Any, weights: list[Weight]) -> None:
+def _held_by(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _check_optimizer(optimizer: Any, weights: list[Weight]) -> set[int]:
+    """The parameters that it holds."""
     if optimizer is None:
-        return
+        return set()
     if not isinstance(optimizer, torch.optim.Optimizer):
         given = type(optimizer).__name__
         raise TypeError(f"Pruner: optimizer is a {given}, expected a torch.optim.Optimizer")
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    held = _held_by(optimizer)
     if not any(id(weight.parameter) in held for weight in weights):
         raise ValueError(
             f"Pruner: optimizer holds none of the {len(weights)} weights to prune: make it of this "
             "model's parameters"
         )
+    return held

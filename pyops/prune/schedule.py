@@ -7,13 +7,16 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """When masks change, and to what."""
+    """When masks change, and to what.
+
+    ``Pruner.state_dict`` holds its class and those of its attributes that are plain values.
+    """
 
     def due(self, step: int) -> bool:
         """Whether masks change behind this optimizer step; the first one is number 1."""
 
     def sparsity(self, step: int, final: float) -> float:
-        """The share of removed weights behind that step, of which ``final`` is the last."""
+        """The share of removed weights behind that step: never falling, at most ``final``."""
 
     def done(self, step: int) -> bool:
         """Whether masks change no more."""
@@ -24,7 +27,9 @@ class CubicSchedule:
     """From ``initial`` to the final sparsity s between two steps (Zhu and Gupta 2017,
     arXiv:1710.01878): ``s + (initial - s) * (1 - (step - begin) / (end - begin))^3``.
 
-    Masks change behind steps ``begin``, ``begin + every`` ... and behind ``end``.
+    Masks change behind steps ``begin``, ``begin + every`` ... and behind ``end``. Steps are those
+    of the optimizer, counted from 1; sparsities are shares of all weights, 0 to 1. ``initial`` is
+    at most the final one.
 
     Raises:
         TypeError: a number of another type.
@@ -57,6 +62,7 @@ class CubicSchedule:
             raise ValueError(
                 f"CubicSchedule: initial is {self.initial}, expected at least 0 and below 1"
             )
+        object.__setattr__(self, "initial", float(self.initial))
 
     def due(self, step: int) -> bool:
         """See ``Schedule``."""

@@ -99,7 +99,7 @@ def test_n_of_m_against_brute_force(shape, name, seed):
     assert left == shape[0] * per_row
     bands = -(-shape[0] // pattern.rows)
     gone = bands * (shape[1] - per_row)
-    assert pattern.removes(shape, pattern.sparsity, False) == gone
+    assert pattern.removes([shape], pattern.sparsity, False) == gone
 
 
 @settings(max_examples=40, deadline=None)
@@ -130,7 +130,7 @@ def test_what_is_gone_stays_gone_and_counts(shape, name, first, more, data):
     def gone(mask):
         return int((unit_sums(mask.float(), pattern.rows, pattern.cols) == 0).sum())
 
-    assert gone(after) == gone(at_once) == pattern.removes(shape, second, False)
+    assert gone(after) == gone(at_once) == pattern.removes([shape], second, False)
 
 
 def test_equal_scores_go_by_index():

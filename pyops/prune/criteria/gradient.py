@@ -14,6 +14,6 @@ class Gradient(Criterion):
     data = "loss"
 
     def scores(self, work: Work) -> Tensor:
-        """See ``Criterion``."""
+        """See ``Criterion``. In float64, where products of small float32 values do not vanish."""
         assert work.seen is not None
-        return (work.weight * work.seen).abs()
+        return (work.weight.double() * work.seen).abs()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..patterns.base import Pattern, Scored
+from ..patterns.share_out import share_out
 from ..patterns.units import Units
 from .base import Criterion, Work, criterion
 
@@ -52,14 +53,18 @@ class SparseGPT(Criterion):
                 f"prune: sparsegpt solves the {work.groups} groups of {work.name!r} by themselves, "
                 f"and units of pattern {pattern.name!r} do not fit in their {rows} outputs"
             )
-        goal = pattern.removes(work.weight.shape, sparsity, by_row=False)
-        parts = []
-        for group, (weight, gram) in enumerate(
-            zip(torch.split(work.weight, rows), work.seen, strict=True)
-        ):
-            left = None if work.left is None else work.left[group * rows : (group + 1) * rows]
-            own = goal * (group + 1) // work.groups - goal * group // work.groups
-            parts.append(_Columns(work.name, weight, gram, left).solve(pattern, sparsity, own))
+        goal = pattern.removes([work.weight.shape], sparsity, by_row=False)
+        every = torch.ones_like(work.weight, dtype=torch.bool)
+        lefts = torch.split(every if work.left is None else work.left, rows)
+        goals = share_out(
+            goal, [pattern.count(left.shape) for left in lefts], [pattern.gone(x) for x in lefts]
+        )
+        parts = [
+            _Columns(work.name, weight, gram, left).solve(pattern, sparsity, own)
+            for weight, gram, left, own in zip(
+                torch.split(work.weight, rows), work.seen, lefts, goals, strict=True
+            )
+        ]
         masks, weights = zip(*parts, strict=True)
         return torch.cat(masks), torch.cat(weights)
 
@@ -67,7 +72,7 @@ class SparseGPT(Criterion):
 class _Columns:
     """The columns of one weight ``[rows, K]``, from the left."""
 
-    def __init__(self, name: str, weight: Tensor, gram: Tensor, left: Tensor | None) -> None:
+    def __init__(self, name: str, weight: Tensor, gram: Tensor, left: Tensor) -> None:
         self.left = left
         self.weight = weight.clone()
         gram = gram.to(weight.dtype)
@@ -81,17 +86,21 @@ class _Columns:
             raise ValueError(f"prune: X^T X of the inputs of {name!r} has no inverse in float32")
         self.weight[:, dead] = 0
         self.mask = torch.ones_like(weight, dtype=torch.bool)
-        self.removed = 0
 
     def solve(self, pattern: Pattern, sparsity: float, goal: int) -> tuple[Tensor, Tensor]:
         """(mask, weight) without ``goal`` units."""
         weight, k = self.weight, self.weight.shape[1]
         width = max(COLUMNS // pattern.span, 1) * pattern.span
-        for start in range(0, k, width):
+        lefts = torch.split(self.left, width, 1)
+        goals = share_out(
+            goal, [pattern.count(left.shape) for left in lefts], [pattern.gone(x) for x in lefts]
+        )
+        for start, own in zip(range(0, k, width), goals, strict=True):
             stop = min(start + width, k)
             errors = torch.empty_like(weight[:, start:stop])
             if isinstance(pattern, Units):
-                self._choose_units(pattern, goal, slice(start, stop))
+                scored = self._scored(slice(start, stop))
+                self.mask[:, start:stop] = pattern.remove([scored], own, floor=0)[0]
             for j in range(start, stop):
                 if not isinstance(pattern, Units) and (j - start) % pattern.span == 0:
                     part = slice(j, min(j + pattern.span, stop))
@@ -104,15 +113,6 @@ class _Columns:
             weight[:, stop:] -= errors @ self.upper[start:stop, stop:]
         return self.mask, weight
 
-    def _choose_units(self, pattern: Units, goal: int, part: slice) -> None:
-        """As many as all columns up to here should lack, less what the earlier ones lack."""
-        scored = self._scored(part)
-        upto = pattern.count(torch.Size((len(self.weight), part.stop)))
-        total = pattern.count(self.weight.shape)
-        count = round(goal * upto / total) - self.removed
-        self.removed += count
-        self.mask[:, part] = pattern.remove([scored], count, floor=0)[0]
-
     def _scored(self, part: slice) -> Scored:
         scores = (self.weight[:, part] / self.upper.diagonal()[part]).square()
-        return Scored(scores, None if self.left is None else self.left[:, part])
+        return Scored(scores, self.left[:, part])

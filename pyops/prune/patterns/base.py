@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..matrix import unit_sums
+from ..matrix import unit_counts, unit_sizes, unit_sums
 
 
 class Scored(NamedTuple):
@@ -70,16 +70,39 @@ class Pattern(ABC):
         """
 
     @abstractmethod
-    def removes(self, shape: torch.Size, sparsity: float, by_row: bool) -> int:
-        """How many units of a weight of this shape go."""
-
-    @abstractmethod
-    def gone(self, left: Tensor) -> int:
-        """How many units nothing is left of; 0 where the pattern fixes what stays."""
-
-    @abstractmethod
     def masks_by_row(self, weight: Scored, sparsity: float) -> Tensor:
-        """The same for one weight, with the same number of removed units in each row of units."""
+        """The same for one weight, with the same number of removed units in each row of units.
+
+        Where some rows lack more than that already, the others lose less.
+        """
+
+    @abstractmethod
+    def removes(self, shapes: Sequence[torch.Size], sparsity: float, by_row: bool) -> int:
+        """How many units go of weights of these shapes, which share one threshold."""
+
+    def count(self, shape: torch.Size) -> int:
+        """How many units a weight has."""
+        above, beside = unit_counts(shape, self.rows, self.cols)
+        return above * beside
+
+    def gone(self, left: Tensor) -> int:
+        """How many units nothing is left of."""
+        return int((self._left_in_units(left) == 0).sum())
+
+    def conflict(self, left: Tensor) -> str | None:
+        """Why no mask within ``left`` (bool ``[OC, K]``) has this pattern; None: one has."""
+        counts = self._left_in_units(left)
+        sizes = unit_sizes(left.shape, self.rows, self.cols).to(counts.device)
+        cut = int(((counts > 0) & (counts < sizes)).sum())
+        if not cut:
+            return None
+        return (
+            f"lacks a part of {cut} of its {counts.numel()} units ({self.rows} x {self.cols} "
+            f"weights) already, and pattern {self.name!r} keeps or removes them whole"
+        )
+
+    def _left_in_units(self, left: Tensor) -> Tensor:
+        return unit_sums(left.double(), self.rows, self.cols)
 
 
 class Row(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..matrix import drop_lowest, spread
 from .base import Pattern, Scored, pattern
@@ -45,15 +46,33 @@ class NOfM(Pattern):
         """See ``Pattern``. Every group is chosen by itself."""
         return [self.masks_by_row(one, sparsity) for one in weights]
 
-    def removes(self, shape: torch.Size, sparsity: float, by_row: bool) -> int:
+    def removes(self, shapes: Sequence[torch.Size], sparsity: float, by_row: bool) -> int:
         """See ``Pattern``."""
-        kept, (rows, k) = self._kept(sparsity), shape
-        tail = k % self.m
-        return -(-rows // self.rows) * (k // self.m * (self.m - kept) + max(0, tail - kept))
+        kept, total = self._kept(sparsity), 0
+        for rows, k in shapes:
+            columns = k // self.m * (self.m - kept) + max(0, k % self.m - kept)
+            total += -(-rows // self.rows) * columns
+        return total
 
-    def gone(self, left: Tensor) -> int:
+    def conflict(self, left: Tensor) -> str | None:
         """See ``Pattern``."""
-        return 0
+        cut = super().conflict(left)
+        if cut is not None:
+            return cut
+        units = self._left_in_units(left) > 0
+        rest = -units.shape[1] % self.m
+        groups = F.pad(units, (0, rest)).view(len(units), -1, self.m).sum(2)
+        wanted = torch.full_like(groups, self.n)
+        if rest:
+            wanted[:, -1] = min(self.n, self.m - rest)
+        short = int((groups < wanted).sum())
+        if not short:
+            return None
+        least = int(groups.min())
+        return (
+            f"has less than {self.n} of {self.m} inputs left in {short} of its {groups.numel()} "
+            f"groups already (in one {least}), and pattern {self.name!r} keeps {self.n}"
+        )
 
     def _kept(self, sparsity: float) -> int:
         return max(self.n, math.ceil((1 - sparsity) * self.m - 1e-9))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..matrix import drop_lowest, spread, unit_counts, unit_sums
+from ..matrix import drop_lowest, spread, unit_counts
 from .base import Pattern, Scored
+from .share_out import share_out
 
 
 class Units(Pattern):
@@ -16,43 +17,38 @@ class Units(Pattern):
 
     def masks(self, weights: Sequence[Scored], sparsity: float) -> list[Tensor]:
         """See ``Pattern``."""
-        total = sum(self.count(one.scores.shape) for one in weights)
-        return self.remove(weights, round(sparsity * total))
+        shapes = [one.scores.shape for one in weights]
+        return self.remove(weights, self.removes(shapes, sparsity, False))
 
     def remove(self, weights: Sequence[Scored], count: int, floor: int = 1) -> list[Tensor]:
         """Masks without the ``count`` worst units; each keeps ``floor`` (0 or 1) at least."""
         grids = [one.units(self.rows, self.cols) for one in weights]
-        flat = torch.cat([grid.flatten() for grid in grids])
+        sizes = [grid.numel() for grid in grids]
+        flat, saved = torch.cat([grid.flatten() for grid in grids]), 0
         if floor:
-            flat = _save_the_best(flat, [grid.numel() for grid in grids])
-        keep = _all_but_lowest(flat, min(count, len(flat) - floor * len(grids)))
-        masks = []
-        for part, grid, one in zip(
-            torch.split(keep, [grid.numel() for grid in grids]), grids, weights, strict=True
-        ):
-            masks.append(self._mask(part.view_as(grid), one))
-        return masks
+            flat, saved = _save_the_best(flat, sizes)
+        keep = torch.split(_all_but_lowest(flat, min(count, len(flat) - saved)), sizes)
+        return [
+            self._mask(part.view_as(grid), one)
+            for part, grid, one in zip(keep, grids, weights, strict=True)
+        ]
 
     def masks_by_row(self, weight: Scored, sparsity: float) -> Tensor:
         """See ``Pattern``."""
         units = weight.units(self.rows, self.cols)
-        return self._mask(drop_lowest(units, _share_of(units.shape[1], sparsity)), weight)
+        above, beside = units.shape
+        gone = (units == float("-inf")).sum(1).tolist()
+        goal = self.removes([weight.scores.shape], sparsity, by_row=True)
+        counts = torch.tensor(share_out(goal, [beside] * above, gone), device=units.device)
+        return self._mask(drop_lowest(units, counts[:, None]), weight)
 
-    def removes(self, shape: torch.Size, sparsity: float, by_row: bool) -> int:
+    def removes(self, shapes: Sequence[torch.Size], sparsity: float, by_row: bool) -> int:
         """See ``Pattern``."""
-        above, beside = unit_counts(shape, self.rows, self.cols)
         if by_row:
-            return above * _share_of(beside, sparsity)
-        return _share_of(above * beside, sparsity)
-
-    def gone(self, left: Tensor) -> int:
-        """See ``Pattern``."""
-        return int((unit_sums(left.float(), self.rows, self.cols) == 0).sum())
-
-    def count(self, shape: torch.Size) -> int:
-        """How many units a weight has."""
-        above, beside = unit_counts(shape, self.rows, self.cols)
-        return above * beside
+            grids = [unit_counts(shape, self.rows, self.cols) for shape in shapes]
+            return sum(above * _share_of(beside, sparsity) for above, beside in grids)
+        units = sum(self.count(shape) for shape in shapes)
+        return min(round(sparsity * units), units - len(shapes))
 
     def _mask(self, keep: Tensor, weight: Scored) -> Tensor:
         mask = spread(keep, self.rows, self.cols, weight.scores.shape)
@@ -63,12 +59,18 @@ def _share_of(units: int, sparsity: float) -> int:
     return min(round(sparsity * units), units - 1)
 
 
-def _save_the_best(flat: Tensor, sizes: list[int]) -> Tensor:
-    """Infinite at the best of each part: the last of equal ones, as lower indices go first."""
-    flat = flat.clone()
+def _save_the_best(flat: Tensor, sizes: list[int]) -> tuple[Tensor, int]:
+    """Infinite at the best of each part: the last of equal ones, as lower indices go first.
+
+    And how many these are: of a part that is gone there is none to save.
+    """
+    flat, saved = flat.clone(), 0
     for part in torch.split(flat, sizes):
-        part[len(part) - 1 - int(part.flip(0).argmax())] = float("inf")
-    return flat
+        best = len(part) - 1 - int(part.flip(0).argmax())
+        if part[best] > float("-inf"):
+            part[best] = float("inf")
+            saved += 1
+    return flat, saved
 
 
 def _all_but_lowest(flat: Tensor, count: int) -> Tensor:
