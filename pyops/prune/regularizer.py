@@ -40,7 +40,8 @@ def _group_lasso(weight: Tensor, pattern: Pattern) -> Tensor:
     sizes = unit_sizes(weight.shape, rows, cols).to(weight)
     squares = unit_sums(weight.square(), rows, cols)
     # sqrt has no derivative at 0, where that of a norm is taken as 0
-    norms = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
+    zero = squares == 0
+    norms = squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
     return (sizes.sqrt() * norms).sum()
 
 
@@ -63,7 +64,8 @@ def regularizer(
         include, exclude: as for ``prune``.
 
     Returns:
-        A scalar in the weights' dtype, differentiable everywhere but with gradient 0 at units of 0.
+        A scalar, float32 (float64 where a weight is that), differentiable everywhere but with
+        gradient 0 at units of 0. NaN where a weight is NaN.
 
     Raises:
         TypeError: not an ``nn.Module``; a pattern of another type.
@@ -75,11 +77,12 @@ def regularizer(
         known = ", ".join(map(repr, sorted(KINDS)))
         raise ValueError(f"regularizer: kind is {kind!r}, expected one of {known}")
     shape = pattern_of(pattern, "regularizer")
-    plan = make_plan(model, include, exclude)
+    plan = make_plan(model, include, exclude, with_nan=True)
     check_plan(model, plan, False, "regularizer")
     parts = []
     for weight in weights_of(model, plan):
         layer = weight.layers[weight.name]
         value = layer.masked_weight() if isinstance(layer, MaskedModule) else layer.weight
-        parts.append(KINDS[kind](matrix_of(value), shape))
+        dtype = torch.promote_types(value.dtype, torch.float32)  # float16 has no small squares
+        parts.append(KINDS[kind](matrix_of(value).to(dtype), shape))
     return torch.stack(parts).sum()

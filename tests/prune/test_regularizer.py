@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -77,6 +78,38 @@ def test_masked_and_tied_weights():
     assert float(value) < once
     value.backward()
     assert bool((new[0].weight.grad[~new[0].weight_mask] == 0).all())
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("bad", ["nan", "inf"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_weight_that_is_not_finite_stays_in_the_penalty(kind, bad, masked):
+    """A penalty that leaves the layer out would look like a training that goes well."""
+    model = net()
+    if masked:
+        model = pyops.prune(model, 0.5)
+    with torch.no_grad():
+        model[2].weight[5, 6] = float(bad)
+        if masked:
+            model[2].weight_mask[5, 6] = True
+    value = regularizer(model, kind, pattern="block:2x3")
+    assert str(float(value)) == bad
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_sums_of_half_precision_are_float32(kind, dtype):
+    model = net().to(dtype)
+    with torch.no_grad():
+        model[2].weight[:2] *= 2**-12  # float16 squares of it are 0
+        model[0].weight *= 2**12  # and of these infinite
+    value = regularizer(model, kind, pattern="block:2x3")
+    assert value.dtype == torch.float32
+    wide = regularizer(copy.deepcopy(model).double(), kind, pattern="block:2x3")
+    assert float(value) == pytest.approx(float(wide), rel=1e-5)
+    value.backward()
+    assert model[2].weight.grad.dtype == dtype
+    assert bool((model[2].weight.grad != 0).all())
 
 
 def test_it_drives_whole_blocks_to_zero():
