@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import pyops
 from pyops.prune import CubicSchedule, Pruner
+from pyops.prune.criteria import CRITERIA
 
 RANKS = 2
 
@@ -74,7 +75,7 @@ def train(rank: int, case):
 
 
 def data_of(criterion, batches):
-    if criterion == "random":
+    if not CRITERIA[criterion].data:
         return {}
     loss = {"loss": lambda m, x: m(x).square().sum()} if criterion == "gradient" else {}
     return {"calibration": batches, **loss}
@@ -87,7 +88,8 @@ def prune(rank: int, criterion: str):
     new = pyops.prune(net(), 0.6, criterion=criterion, **data_of(criterion, batches))
     torch.manual_seed(100 + rank)
     half = pyops.prune(Half(rank), 0.6, criterion=criterion, **data_of(criterion, batches))
-    return new.state_dict(), batches, half.state_dict()
+    again = pyops.prune(new, 0.8, criterion=criterion, **data_of(criterion, batches))
+    return new.state_dict(), batches, half.state_dict(), again.state_dict()
 
 
 class Half(nn.Module):
@@ -112,12 +114,19 @@ def test_training(tmp_path):
 
 
 def test_calibration_is_that_of_all(tmp_path):
-    criteria = ["wanda", "sparsegpt", "gradient", "random"]
-    for criterion, found in results(tmp_path, prune, criteria).items():
-        (one, first, half), (two, second, other) = found
+    for criterion, found in results(tmp_path, prune, sorted(CRITERIA)).items():
+        (one, first, half, again), (two, second, other, same_again) = found
         assert not torch.equal(first[0], second[0])
         assert same(one, two), criterion
         assert same(half, other), criterion
+        assert same(again, same_again), criterion
+        for layer, count in (("0", 384), ("2", 96)):
+            mask = again[f"{layer}.weight_mask"]
+            assert not bool((mask & ~one[f"{layer}.weight_mask"]).any())
+            goes = round(0.8 * count)
+            if criterion == "wanda":
+                goes = len(mask) * round(0.8 * mask.shape[1])
+            assert int((~mask).sum()) == goes
         assert {"layers.0.weight_mask", "layers.2.weight_mask"} <= half.keys()
         if criterion == "random":
             continue
