@@ -44,10 +44,9 @@ class Pruner:
             pruner.step()
 
     With ``DistributedDataParallel`` make it of the module on every process, before or after that is
-    wrapped; the first process decides on the masks of all. ``torch.compile`` of the model after it
-    is made compiles once: masks are buffers that change in place. So does
-    ``swa_utils.AveragedModel``, which copies masks at each update; its ``use_buffers=True`` would
-    average them.
+    wrapped; the first process decides on the masks of all. Use ``torch.compile`` after it is made:
+    masks are buffers that change in place, so nothing is compiled again.
+    ``swa_utils.AveragedModel`` copies them at each update; ``use_buffers=True`` would average them.
 
     Parameters may be replaced while it lives (``model.load_state_dict(assign=True)``): without
     ``optimizer`` it goes on with the new ones, with it ``step`` wants them in that.

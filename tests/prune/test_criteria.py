@@ -144,6 +144,14 @@ def test_gradient_is_that_of_the_summed_loss():
         assert torch.equal(new[i].weight_mask, one > threshold)
 
 
+def test_small_gradients_still_order_small_weights():
+    """Their float32 products are all 0."""
+    weight = torch.arange(1.0, 9).view(2, 4)
+    work = Work("x", weight * 1e-25, seen=torch.full((2, 4), 1e-25))
+    order = criterion_of("gradient").scores(work).flatten().argsort()
+    assert order.tolist() == list(range(8))
+
+
 def naive_obs(weight, gram, keep_of):
     """Column by column, with the inverse of what is left of H computed anew each time."""
     w, k = weight.clone(), weight.shape[1]

@@ -17,7 +17,8 @@ from ..patterns.base import Pattern, Scored
 class Work:
     """One weight to prune.
 
-    ``weight``: a float32 (or float64) copy, ``[OC, K]``. ``left``: its mask so far; None: all.
+    ``weight``: a float32 (or float64) copy, ``[OC, K]``, 0 where it is gone. ``left``: its mask so
+    far, bool ``[OC, K]``; None: all.
     ``groups``: of a convolution: OC / groups outputs share their inputs. ``seen``: what the
     criterion collected from the calibration batches.
     """
