@@ -20,12 +20,13 @@ X = [torch.randn(12, 8, 9, 9), torch.randn(12, 8, 9, 9)]
 
 
 def uneven_units(shape, rows, cols):
-    """Half of the units: whole rows and columns of them, and the more the further down."""
+    """Half of the units: whole rows and columns of them, so a group of outputs or of 128 columns
+    lacks more than its share."""
     above, beside = unit_counts(shape, rows, cols)
     generator = torch.Generator().manual_seed(1)
-    keep = torch.rand(above, beside, generator=generator) > torch.linspace(0, 0.6, above)[:, None]
+    keep = torch.rand(above, beside, generator=generator) > torch.linspace(0, 0.3, above)[:, None]
     keep[: max(above // 5, 1)] = False
-    keep[:, -max(beside // 8, 1) :] = False
+    keep[:, -max(beside // 3, 1) :] = False
     keep[-1] = True
     return spread(keep, rows, cols, shape)
 
@@ -44,7 +45,7 @@ def uneven_groups(shape, n, m, rows):
 def masked_model(name):
     """Two layers of which the first lacks nearly half, unevenly."""
     torch.manual_seed(0)
-    layers = [nn.Conv2d(8, 24, 5, groups=2), nn.Conv2d(24, 8, 3), nn.Linear(72, 10)]
+    layers = [nn.Conv2d(8, 24, 7, groups=2), nn.Conv2d(24, 8, 3), nn.Linear(8, 10)]
     pattern = pattern_of(name)
     shape = matrix_of(layers[0].weight).shape
     if pattern.sparsity is None:
