@@ -10,7 +10,7 @@ namespace pyops::checks {
 inline const cpu::SparseHeader& packed_int8_sparse(const char* op, const Tensor& t) {
   const cpu::SparseHeader& h = packed_sparse(op, t);
   STD_TORCH_CHECK(h.of_codes(), op, ": the packed sparse weight must be torch.int8");
-  sparse_layout(op, h, cpu::sparse_kernel_for(cpu::SparseProducts::s32));
+  sparse_layout(op, h, cpu::sparse_kernel_for(cpu::Dtype::s8));
   return h;
 }
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..ops.conv_relu import kernel_of
 from ..ops.conv_relu_checks import DTYPES, winograd_takes
 from ..ops.conv_relu_packing import ALGORITHMS, WEIGHT_DTYPES, read_header
+from ..ops.pairs import kernel_of
 from ..ops.sparse_cost import packed_sparse, zeros_of
 from ..ops.sparse_gemm import OP as SPARSE_OP
 from . import packed_base
@@ -88,7 +88,7 @@ class PackedFloatConv(PackedBase):
     @property
     def kernel(self) -> str:
         """See ``PackedBase``: float32 does not run on kernels with bfloat16 products."""
-        return super().kernel if self.algorithm == "sparse" else kernel_of(self.dtype)
+        return kernel_of(self.runs_on, self.dtype)
 
     @property
     def remark(self) -> str:

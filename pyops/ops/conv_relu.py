@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from . import checks
+from . import checks, pairs
 from . import conv_relu_checks as own
 from . import conv_relu_reference as plain
 from .conv_relu_packing import ALGORITHMS, WEIGHT_DTYPES
@@ -214,14 +214,7 @@ def kernel_of(dtype: torch.dtype) -> str:
 
     Kernels with bfloat16 products leave float32 to the next one with float32 products.
     """
-    name = backends.kernel(own.OP)
-    if name == "reference" or dtype == torch.bfloat16:
-        return name
-    rows = backends.implementations(own.OP)
-    at = next(i for i, row in enumerate(rows) if row.name == name)
-    if not _pairs(rows[at]):
-        return name
-    return next(r.name for r in rows[at:] if not r.test_only and not _pairs(r))
+    return pairs.kernel_of(own.OP, dtype)
 
 
 def layout_of(dtype: torch.dtype) -> str:
@@ -233,9 +226,4 @@ def layout_of(dtype: torch.dtype) -> str:
 
 def multiplies_pairs(dtype: torch.dtype) -> bool:
     """Whether the kernel for ``dtype`` multiplies pairs of bfloat16."""
-    name = kernel_of(dtype)
-    return any(_pairs(row) for row in backends.implementations(own.OP) if row.name == name)
-
-
-def _pairs(row: backends.Implementation) -> bool:
-    return not row.layout.endswith("k1")
+    return pairs.multiplies_pairs(own.OP, dtype)

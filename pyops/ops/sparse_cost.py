@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .conv_relu import multiplies_pairs
+from . import conv_relu_checks
+from .pairs import multiplies_pairs
+from .sparse_gemm import OP as SPARSE_OP
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,20 @@ class Costs:
 # 4 fused multiply-adds for a weight, two a cycle, at 88 % of that. Winograd's algorithm takes 16
 # products for 36, and its transforms.
 FLOAT = Costs({"direct": 2.27, "winograd": 1.33}, 3.4, 10.0, 10 / 3, 7.0, 14.0, 12.0, 192)
+# bfloat16 where two entries are multiplied at once.
+PAIRS = Costs(FLOAT.dense, 2.1, 4.9, 2.4, 4.0, 14.0, 12.0, 384)
 # 4 vectors of products for four weights, two a cycle, at 95 % of that.
 CODES = Costs({"direct": 0.53}, 1.3, 2.9, 2.2, 8.0, 16.0, 14.0, 512)
 OUTPUTS_SHARING = 4
 # Below such a share of the dense time a weight counts as one that pays.
 LEAST_GAIN = 0.95
+
+
+def costs_of(dtype: torch.dtype) -> Costs:
+    """Of weights in ``dtype``, by the kernels that are active."""
+    if dtype == torch.int8:
+        return CODES
+    return PAIRS if multiplies_pairs(SPARSE_OP, dtype) else FLOAT
 
 
 def sparse_cycles(weight: Tensor, groups: int, costs: Costs) -> float:
@@ -75,10 +86,10 @@ def share_of_dense(
     if weight.shape[1] == 1 and groups > 1:
         return float("inf")
     dtype = dtype or weight.dtype
-    costs = CODES if dtype == torch.int8 else FLOAT
+    costs = costs_of(dtype)
     with torch.no_grad():
         dense = costs.dense[algorithm] * weight.numel()
-        if costs is FLOAT and multiplies_pairs(dtype):
+        if costs is not CODES and multiplies_pairs(conv_relu_checks.OP, dtype):
             dense /= 2
         if not dense:
             return float("inf")

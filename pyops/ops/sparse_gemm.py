@@ -104,7 +104,8 @@ def sparse_linear(
 ) -> Tensor:
     """``activation(x @ w.T + bias + residual)`` with a sparse weight ``w [N, K]``.
 
-    Sums are float32 and within ``(K + 2) * 2**-24 * (|x| @ |w.T|)`` of the exact ones. An entry of
+    Sums are float32 and within ``(K + 2) * 2**-24 * (|x| @ |w.T|)`` of the exact ones; of bfloat16
+    within ``K * 2**-126`` more, as kernels that multiply pairs take denormals for 0. An entry of
     ``w`` that is 0 is not multiplied, or by 0 where it fills up a group of outputs: an infinity or
     NaN in ``x`` reaches every output that has an entry for it, and maybe others. Results do not
     depend on the number of threads.

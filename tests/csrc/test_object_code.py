@@ -185,6 +185,19 @@ def test_hot_loop_of_sparse_codes(object_code, opcodes, expected, run):
     assert len(stored) <= allowed, f"{expected.kernel} stores sums in its hot loop"
 
 
+@pytest.mark.parametrize(("run", "sums"), [("add_pairs<4>", 8), ("add_quad<4>", 16)])
+def test_hot_loop_of_sparse_pairs(object_code, opcodes, run, sums):
+    if "clang" in backends.build_info()["compiler"]:
+        pytest.skip("clang 14 inlines the runs, so that no function of that name has the loop")
+    pattern = rf"pyops::cpu::avx512bf16::.*::{run}"
+    loop = object_code.hottest_loop(pattern, "vdpbf16ps zmm")
+    assert_whole_tiles(opcodes(loop), Expected("avx512bf16", "vdpbf16ps zmm", sums))
+    assert not [i for i in loop if i.spills]
+    mixed = [i for i in loop if i.mnemonic.startswith("vpunpck")]
+    assert mixed
+    assert not [i for i in mixed if "(" in i.operands], "reads a row of x twice"
+
+
 @pytest.mark.parametrize("expected", DEPTHWISE, ids=lambda e: e.kernel)
 def test_hot_loop_of_depthwise_codes(object_code, opcodes, expected):
     pattern = rf"pyops::cpu::{expected.kernel}::.*::slide<"

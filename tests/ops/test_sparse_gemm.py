@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyops import ops
+from pyops import backends, ops
 from pyops.ops import sparse_gemm_reference as reference
+from pyops.ops.pairs import kernel_of, multiplies_pairs
+from pyops.ops.sparse_gemm import OP
 from pyops.testing.cases.conv_relu import DTYPES, ConvCase
 from pyops.testing.cases.sparse_gemm import (
     LinearCase,
@@ -20,6 +22,7 @@ from pyops.testing.compare import assert_same, assert_within
 from pyops.testing.guarded import guarded
 from pyops.testing.threads import on_threads
 
+PRODUCTS = 24  # where the header says what is multiplied
 # Around tiles of tokens, sections and quads of outputs, blocks of k.
 SIZES = (1, 2, 3, 4, 5, 15, 16, 17, 31, 33, 47, 48, 63, 64, 65, 130)
 
@@ -79,28 +82,30 @@ def test_new_values_in_place(kernel: str) -> None:
         assert torch.equal(packed, again) or bool((new != 0).sum() < (case.weight != 0).sum())
 
 
-def test_new_values_reach_entries_alone(kernel: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_new_values_reach_entries_alone(kernel: str, dtype: torch.dtype) -> None:
     """Four outputs that share most of their pattern are held as one: what one lacks stays 0."""
-    weight = masked(torch.randn(70, 300), 0.3, 4, 0)
+    weight = masked(torch.randn(70, 300), 0.3, 4, 0).to(dtype)
     weight[:, ::9] *= torch.rand(70, 34) < 0.5
     weight[::7] = 0
-    new = torch.randn(70, 300)
+    new = torch.randn(70, 300).to(dtype)
     for transposed in (False, True):
         packed = ops.sparse_pack(weight.t().contiguous() if transposed else weight)
-        for values in (torch.zeros(70, 300), new):
+        for values in (torch.zeros_like(new), new):
             ops.sparse_refresh(packed, values, transposed=transposed)
-        back = ops.sparse_unpack(packed, [300, 70] if transposed else [70, 300])
-        expected = torch.where(weight != 0, new, 0.0)
+        back = ops.sparse_unpack(packed, [300, 70] if transposed else [70, 300], dtype)
+        expected = torch.where(weight != 0, new, 0)
         assert_same(back.t() if transposed else back, expected, kernel)
 
 
-def test_new_values_from_the_transpose(kernel: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_new_values_from_the_transpose(kernel: str, dtype: torch.dtype) -> None:
     for n, k, density in ((5, 7, 0.5), (70, 300, 0.1), (130, 64, 1.0)):
-        weight = masked(torch.randn(n, k), density, 1, n)
+        weight = masked(torch.randn(n, k), density, 1, n).to(dtype)
         packed = ops.sparse_pack(weight.t().contiguous())
-        new = torch.where(weight != 0, torch.randn(n, k), 0)
+        new = torch.where(weight != 0, torch.randn(n, k), 0).to(dtype)
         ops.sparse_refresh(packed, new, transposed=True)
-        assert_same(ops.sparse_unpack(packed, [k, n]), new.t(), kernel)
+        assert_same(ops.sparse_unpack(packed, [k, n], dtype), new.t(), kernel)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
@@ -130,11 +135,12 @@ def test_nothing_is_read_behind_a_buffer(kernel: str) -> None:
         assert_same(case.run(guarded(case.pack(), keep)), want, f"{kernel} {case.label}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite(kernel: str, value: float) -> None:
+def test_what_is_not_finite(kernel: str, value: float, dtype: torch.dtype) -> None:
     """It reaches the outputs that have an entry for it; no other, where patterns are not shared."""
-    weight = masked(torch.randn(50, 90), 0.2, 1, 3)
-    x = torch.randn(70, 90)
+    weight = masked(torch.randn(50, 90), 0.2, 1, 3).to(dtype)
+    x = torch.randn(70, 90).to(dtype)
     x[5, 7] = value
     out = LinearCase(x, weight).run()
     reached = ~out.isfinite()
@@ -142,16 +148,20 @@ def test_what_is_not_finite(kernel: str, value: float) -> None:
     assert not reached[torch.arange(70) != 5].any()
 
 
-def test_a_weight_that_is_not_finite_is_an_entry(kernel: str) -> None:
-    weight = torch.zeros(5, 9)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_weight_that_is_not_finite_is_an_entry(kernel: str, dtype: torch.dtype) -> None:
+    weight = torch.zeros(5, 9, dtype=dtype)
     weight[2, 3] = torch.nan
-    out = LinearCase(torch.ones(4, 9), weight).run()
+    out = LinearCase(torch.ones(4, 9, dtype=dtype), weight).run()
     assert torch.equal(out.isnan(), (torch.arange(5) == 2).expand(4, 5)), kernel
 
 
-def test_patterns_that_outputs_share_take_fewer_bytes_for_offsets(kernel: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_patterns_that_outputs_share_take_fewer_bytes_for_offsets(
+    kernel: str, dtype: torch.dtype
+) -> None:
     """Four outputs with one pattern are held as such: an offset for four weights, not for one."""
-    weight = torch.randn(64, 256)
+    weight = torch.randn(64, 256).to(dtype)
     alone, shared = (masked(weight, 0.25, outputs, 1) for outputs in (1, 4))
     per_entry = [ops.sparse_pack(w).numel() / int((w != 0).sum()) for w in (alone, shared)]
     assert per_entry[1] < 0.93 * per_entry[0], kernel
@@ -184,14 +194,16 @@ def test_entries_that_become_0_stay_entries(kernel: str) -> None:
         assert torch.equal(back.flatten(1), want)
 
 
-def test_denormal_weights_are_entries(kernel: str) -> None:
-    weight = torch.full((5, 40), 1e-41)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_denormal_weights_are_entries(kernel: str, dtype: torch.dtype) -> None:
+    weight = torch.full((5, 40), 1e-40, dtype=dtype)
+    assert bool((weight != 0).all())
     try:
         torch.set_flush_denormal(True)
         packed = ops.sparse_pack(weight)
     finally:
         torch.set_flush_denormal(False)
-    assert_same(ops.sparse_unpack(packed, [5, 40]), weight, kernel)
+    assert_same(ops.sparse_unpack(packed, [5, 40], dtype), weight, kernel)
 
 
 def test_no_rows(kernel: str) -> None:
@@ -200,12 +212,13 @@ def test_no_rows(kernel: str) -> None:
     assert ops.sparse_linear(torch.zeros(2, 0, 4), packed, 3).shape == (2, 0, 3)
 
 
-def test_damaged_bytes_are_refused_or_harmless(kernel: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_damaged_bytes_are_refused_or_harmless(kernel: str, dtype: torch.dtype) -> None:
     """The header and the table are checked; entries may point anywhere, and stay inside buffers."""
-    weight = masked(torch.randn(70, 300), 0.3, 1, 0)
-    packed, x = ops.sparse_pack(weight), torch.randn(66, 300)
+    weight = masked(torch.randn(70, 300), 0.3, 1, 0).to(dtype)
+    packed, x = ops.sparse_pack(weight), torch.randn(66, 300).to(dtype)
     begin = 64 + 8 * 3
-    for at in (9, 40, 45, 57, 65, 73):
+    for at in (9, 16, 24, 40, 45, 57, 65, 73):
         bytes_ = packed.clone()
         bytes_[at] = 255 - bytes_[at]
         with pytest.raises((RuntimeError, ValueError, TypeError)):
@@ -217,4 +230,52 @@ def test_damaged_bytes_are_refused_or_harmless(kernel: str) -> None:
         where = torch.randint(max(first, begin), packed.numel(), (200,), generator=rng)
         bytes_[where] = torch.randint(0, 256, (200,), generator=rng).to(torch.uint8)
         assert ops.sparse_linear(x, bytes_, 70).shape == (66, 70)
-        assert ops.sparse_unpack(bytes_, [70, 300]).shape == (70, 300)
+        assert ops.sparse_unpack(bytes_, [70, 300], dtype).shape == (70, 300)
+        ops.sparse_refresh(bytes_, weight)
+
+
+def test_kernels_with_bf16_products_leave_float32(kernel: str) -> None:
+    assert kernel_of(OP, torch.bfloat16) == kernel
+    others = {"avx512bf16": "avx512", "oddpairs": "odd"}
+    assert multiplies_pairs(OP, torch.bfloat16) == (kernel in others)
+    assert kernel_of(OP, torch.float32) == others.get(kernel, kernel)
+    assert not multiplies_pairs(OP, torch.float32)
+
+
+def test_pairs_and_widened_weights_are_packed_apart() -> None:
+    """A kernel refuses a weight of the other kind, whatever a damaged header says of it."""
+    names = [row.name for row in backends.implementations(OP)]
+    if not names:
+        pytest.skip("without a compiled module there is one layout only")
+    x, weight = torch.randn(5, 40).bfloat16(), masked(torch.randn(9, 40), 0.5, 1, 0).bfloat16()
+    packed = {}
+    for name in ("odd", "oddpairs"):
+        with backends.force(OP, name):
+            packed[name] = ops.sparse_pack(weight)
+    for name, other in (("odd", "oddpairs"), ("oddpairs", "odd")):
+        with backends.force(OP, name):
+            with pytest.raises(RuntimeError, match="pack it again"):
+                ops.sparse_linear(x, packed[other], 9)
+            for products in (0, 1, 2, 3):
+                bytes_ = packed[other].clone()
+                before = int(bytes_[PRODUCTS])
+                bytes_[PRODUCTS] = products
+                told = "pack it again" if products == before else "its header is damaged"
+                with pytest.raises((RuntimeError, ValueError), match=told):
+                    ops.sparse_linear(x, bytes_, 9)
+    assert packed["odd"].numel() > packed["oddpairs"].numel()
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_an_odd_number_of_entries(kernel: str, outputs: int) -> None:
+    """What fills up a pair is no entry: neither to new values nor to what is not finite."""
+    weight = torch.zeros(4, 300).bfloat16()
+    weight[:outputs, 7:10] = 1.5
+    packed = ops.sparse_pack(weight)
+    ops.sparse_refresh(packed, torch.full_like(weight, 3))
+    back = ops.sparse_unpack(packed, weight.shape, weight.dtype)
+    assert_same(back, 2 * weight, kernel)
+    x = torch.full((70, 300), torch.nan).bfloat16()
+    x[:, 7:10] = 1
+    out = ops.sparse_linear(x, packed, 4)
+    assert out.tolist() == [[9.0] * outputs + [0.0] * (4 - outputs)] * 70, kernel

@@ -40,7 +40,7 @@ void ConvReluCall::take_weight(const char* op, const ConvArguments& a) {
   int64_t groups;
   if (checks::is_sparse(a.packed)) {
     const SparseHeader& h = checks::packed_sparse(op, a.packed, a.weight_shape, type_);
-    sparse_ = &sparse_kernel_for(static_cast<SparseProducts>(h.products));
+    sparse_ = &sparse_kernel_for(static_cast<Dtype>(h.type));
     checks::sparse_layout(op, h, *sparse_);
     groups = h.groups;
   } else {

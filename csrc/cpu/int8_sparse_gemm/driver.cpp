@@ -16,7 +16,7 @@ void multiply(const ConvShape& shape, const void* x, Dtype type, uint8_t padding
   if (shape.pixels() == 0) return;
   e.w_sum = sparse_sums(packed);
   e.zero_shift = type == Dtype::s8 ? 128 : 0;
-  run_sparse({sparse_kernel_for(SparseProducts::s32), packed, shape, type, x, e, padding});
+  run_sparse({sparse_kernel_for(Dtype::s8), packed, shape, type, x, e, padding});
 }
 
 }  // namespace

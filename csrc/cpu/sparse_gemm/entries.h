@@ -7,7 +7,7 @@ namespace pyops::cpu {
 
 // How many entries of an output an item holds, and where. kMostDepth: values of k in a block.
 // kQuadCost: how many entries of pairs take the time of one k of a quad. set_has, has: whether an
-// output of a quad has an entry of its own; of codes nobody asks.
+// output of a quad has an entry of its own; of codes nobody asks. weight: as an item holds it.
 struct FloatItems {
   using Pair = SparsePairItem;
   using Quad = SparseQuadItem;
@@ -16,10 +16,27 @@ struct FloatItems {
   static constexpr double kQuadCost = 10.0 / 3.0;
   static constexpr int pair_at(int output, int entry) { return 2 * entry + output; }
   static constexpr int quad_at(int output, int) { return output; }
-  static void set_has(Quad* item, int output) {
+  static Weight weight(float value) { return value; }
+  static void set_has(Quad* item, int output, int) {
     item->has = static_cast<uint16_t>(item->has | 1 << output);
   }
-  static bool has(const Quad& item, int output) { return (item.has >> output & 1) != 0; }
+  static bool has(const Quad& item, int output, int) { return (item.has >> output & 1) != 0; }
+};
+struct Bf16Items {
+  using Pair = Bf16PairItem;
+  using Quad = Bf16QuadItem;
+  using Weight = uint16_t;
+  static constexpr int kPairEntries = 2, kQuadEntries = 2, kMostDepth = 384;
+  static constexpr double kQuadCost = 2.4;
+  static constexpr int pair_at(int output, int entry) { return 2 * output + entry; }
+  static constexpr int quad_at(int output, int entry) { return 2 * output + entry; }
+  static Weight weight(float value) { return static_cast<Weight>(float_bits(value) >> 16); }
+  static void set_has(Quad* item, int output, int entry) {
+    item->has = static_cast<uint16_t>(item->has | 1 << quad_at(output, entry));
+  }
+  static bool has(const Quad& item, int output, int entry) {
+    return (item.has >> quad_at(output, entry) & 1) != 0;
+  }
 };
 struct Int8Items {
   using Pair = Int8PairItem;
@@ -29,8 +46,9 @@ struct Int8Items {
   static constexpr double kQuadCost = 2.2;
   static constexpr int pair_at(int output, int entry) { return 4 * output + entry; }
   static constexpr int quad_at(int output, int entry) { return 4 * output + entry; }
-  static void set_has(Quad*, int) {}
-  static bool has(const Quad&, int) { return true; }
+  static Weight weight(float value) { return static_cast<Weight>(value); }
+  static void set_has(Quad*, int, int) {}
+  static bool has(const Quad&, int, int) { return true; }
 };
 
 // Which section a part is.

@@ -16,18 +16,27 @@ constexpr int64_t kMostBytes = int64_t{1} << 46;
 constexpr int64_t kDepthStep = 16;  // kc is a multiple of it
 
 int64_t most_depth(const SparseHeader& h) {
-  return h.of_codes() ? Int8Items::kMostDepth : FloatItems::kMostDepth;
+  return h.of_codes()   ? Int8Items::kMostDepth
+         : h.of_pairs() ? Bf16Items::kMostDepth
+                        : FloatItems::kMostDepth;
+}
+
+bool known_products(const SparseHeader& h) {
+  const auto type = static_cast<Dtype>(h.type);
+  switch (static_cast<SparseProducts>(h.products)) {
+    case SparseProducts::f32: return h.kr == 1 && (type == Dtype::f32 || type == Dtype::bf16);
+    case SparseProducts::bf16: return h.kr == 2 && type == Dtype::bf16;
+    case SparseProducts::s32: return type == Dtype::s8;
+  }
+  return false;
 }
 
 bool known_format(const SparseHeader& h) {
-  const auto type = static_cast<Dtype>(h.type);
-  const bool floats = type == Dtype::f32 || type == Dtype::bf16;
-  const bool types = floats ? h.products == 0 : type == Dtype::s8 && h.of_codes();
   const bool layout = h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
                       h.kc <= most_depth(h) && h.kc * h.row_bytes() < kBlockReach;
   const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1 &&
                      (h.few == 0 || h.few == 1);
-  if (!types || !layout || !shape || h.oc % h.groups != 0) return false;
+  if (!known_products(h) || !layout || !shape || h.oc % h.groups != 0) return false;
   // In double: a product of damaged sizes could wrap around.
   const double all = (h.oc + 64.0 * h.groups) * (h.cg + 1.0) * h.kh * h.kw;
   return all < static_cast<double>(kMostBytes);
@@ -116,7 +125,7 @@ class SectionWalk {
       for (int j = 0; j < 4 * Items::kQuadEntries; ++j) {
         const int output = j / Items::kQuadEntries, of = j % Items::kQuadEntries;
         const int place = Items::quad_at(output, of);
-        if (!Items::has(item, output)) continue;
+        if (!Items::has(item, output, of)) continue;
         entry(run.rows[output], item.at[of], weights + place * sizeof(Weight));
       }
     });
@@ -135,6 +144,8 @@ void each_entry(const SparseHeader& h, Char* all, int64_t part, const F& visit) 
   const SparsePlace place = place_of(h, part);
   if (h.of_codes()) {
     SectionWalk<Int8Items, Char, F>(h, place, all + begins[0], all + begins[1], visit).run();
+  } else if (h.of_pairs()) {
+    SectionWalk<Bf16Items, Char, F>(h, place, all + begins[0], all + begins[1], visit).run();
   } else {
     SectionWalk<FloatItems, Char, F>(h, place, all + begins[0], all + begins[1], visit).run();
   }
@@ -156,7 +167,8 @@ SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const 
   const int64_t line = h.row_bytes();
   const int64_t fit = min64(min64(block_bytes(), kBlockReach - line) / line, most_depth(h));
   h.kc = static_cast<int32_t>(max64(kDepthStep, fit / kDepthStep * kDepthStep));
-  if (h.of_codes()) {  // of the same length, because a short last one pays for its sums alike
+  if (h.of_codes() ||
+      h.of_pairs()) {  // of the same length, because a short last one pays for its sums alike
     const int64_t k = h.k(), blocks = (k + h.kc - 1) / h.kc;
     h.kc = static_cast<int32_t>(round_up((k + blocks - 1) / blocks, kDepthStep));
   }
@@ -198,6 +210,10 @@ void unpack_sparse(const void* packed, int64_t first, int64_t last, const Sparse
                    static_cast<int8_t*>(to.data)[at] = static_cast<int8_t>(*weight);
                    return;
                  }
+                 if (h.of_pairs()) {
+                   std::memcpy(static_cast<uint16_t*>(to.data) + at, weight, 2);
+                   return;
+                 }
                  float v;
                  std::memcpy(&v, weight, 4);
                  if (to.type == Dtype::bf16) {
@@ -213,7 +229,12 @@ void refresh_sparse(void* packed, int64_t first, int64_t last, const SparseMatri
   const SparseHeader& h = sparse_header(packed);
   for (int64_t part = first; part < last; ++part) {
     each_entry(h, static_cast<char*>(packed), part, [&](int64_t row, int64_t k, char* weight) {
-      const float v = value_at(from.data, from.type, from.place(h, row, k));
+      const int64_t at = from.place(h, row, k);
+      if (h.of_pairs()) {
+        std::memcpy(weight, static_cast<const uint16_t*>(from.data) + at, 2);
+        return;
+      }
+      const float v = value_at(from.data, from.type, at);
       std::memcpy(weight, &v, 4);
     });
   }

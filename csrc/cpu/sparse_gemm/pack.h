@@ -11,7 +11,8 @@
 //            runs of two outputs:   SparsePair, then its items      two entries of either output
 //            runs of four outputs:  SparseQuad, then its items      one entry of each output
 //
-// and of an int8 weight, whose multiplications take four entries each, items of four.
+// and of an int8 weight, whose multiplications take four entries each, items of four; of a bf16
+// weight on a level with products of pairs, items of two of each output.
 //
 // An item's `at` is where x[k] begins in a block of x: (k - k0) * row_bytes(). Outputs of a pair
 // have about the same number of entries; what is missing has weight 0 and points to row kc of the
@@ -46,8 +47,11 @@ struct SparseHeader {
   int64_t blocks() const { return (k() + kc - 1) / kc; }
   int64_t parts() const { return groups * blocks() * sections(); }
   bool of_codes() const { return products == static_cast<int32_t>(SparseProducts::s32); }
+  bool of_pairs() const { return products == static_cast<int32_t>(SparseProducts::bf16); }
   // Of one value of k in a block of x: codes are widened where two entries make a multiplication.
-  int64_t row_bytes() const { return int64_t{nr} * (!of_codes() ? 4 : kr == 2 ? 2 : 1); }
+  int64_t row_bytes() const {
+    return int64_t{nr} * (of_codes() ? (kr == 2 ? 2 : 1) : of_pairs() ? 2 : 4);
+  }
   int64_t sums_at() const { return 64 + 8 * (parts() + 1); }
   int64_t sections_at() const {
     return sums_at() + (of_codes() ? round_up(4 * int64_t{oc}, 8) : 0);
@@ -82,6 +86,15 @@ struct Int8PairItem {
 struct Int8QuadItem {
   uint16_t at[4];
   int8_t w[16];  // four of each output
+};
+// Of bf16 products.
+struct Bf16PairItem {
+  uint16_t at[4];  // two of output 0, two of output 1
+  uint16_t w[4];
+};
+struct Bf16QuadItem {
+  uint16_t at[2], has;  // bit 2 * i + j: output i has entry j, and not only a 0 in its place
+  uint16_t w[8];        // two of each output
 };
 
 // A weight [oc][cg][kh][kw] as `kernel` takes it: the header, all but its length.

@@ -57,10 +57,9 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, b
   const std::vector<int64_t> shape(weight.sizes().begin(), weight.sizes().end());
   const bool codes = weight.scalar_type() == ScalarType::Char;
   const Dtype type = codes ? Dtype::s8 : checks::conv_dtype(op, "weight", weight.scalar_type());
-  const auto products = codes ? SparseProducts::s32 : SparseProducts::f32;
   const Tensor w = dense(weight);
   const void* from = w.const_data_ptr();
-  const SparseGemmKernel& kernel = sparse_kernel_for(products);
+  const SparseGemmKernel& kernel = sparse_kernel_for(type);
   SparseHeader h = sparse_header_of(kernel, type, shape.data(), groups);
   const int64_t parts = h.parts();
   const int64_t grain = section_grain(h);

@@ -57,8 +57,8 @@ void fill_tables(const Plan& p, const Tile& tile) {
 }
 
 // Values [k0, k1) of the tile's tokens, segment after segment.
-void fill_codes(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int64_t k1,
-                char* block) {
+void fill_segments(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int64_t k1,
+                   char* block) {
   const SparseHeader& h = p.header;
   const void* rows[kMostTokens];
   for (int64_t k = k0; k < k1;) {
@@ -79,12 +79,16 @@ void fill_codes(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int6
 void fill_block(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int64_t k1,
                 char* block) {
   const SparseHeader& h = p.header;
-  if (h.of_codes()) return fill_codes(p, tile, group, k0, k1, block);
-  const void* const* rows = tile.tables;
-  for (int first = 0; first < tile.tokens; first += kConvPixels) {
-    const int tokens = tile.in_strip(first);
-    p.call.kernel.tokens({rows, h.cg, group * h.cg, p.call.type, tokens, first, k0, k1, block});
-    rows += h.taps() * tokens;
+  if (h.of_codes()) return fill_segments(p, tile, group, k0, k1, block);
+  if (h.of_pairs()) {
+    fill_segments(p, tile, group, k0, k1, block);
+  } else {
+    const void* const* rows = tile.tables;
+    for (int first = 0; first < tile.tokens; first += kConvPixels) {
+      const int tokens = tile.in_strip(first);
+      p.call.kernel.tokens({rows, h.cg, group * h.cg, p.call.type, tokens, first, k0, k1, block});
+      rows += h.taps() * tokens;
+    }
   }
   std::memset(block + h.kc * p.line(), 0, static_cast<size_t>(p.line()));
 }
@@ -153,8 +157,7 @@ std::vector<int64_t> balanced_columns(const Plan& p, int64_t parts) {
 Grid split(const Plan& p) {
   const ConvShape& s = p.input.shape;
   const auto bytes = static_cast<double>(sparse_begins(p.call.packed)[p.header.parts()]);
-  const double entries =
-      bytes / static_cast<double>(sizeof(SparsePairItem)) * (p.header.of_codes() ? 8 : 4);
+  const double entries = bytes / (p.header.of_codes() ? 3 : p.header.of_pairs() ? 4 : 6);
   const double tile = static_cast<double>(p.header.nr) * entries / static_cast<double>(p.columns);
   return split_work({static_cast<int64_t>(static_cast<double>(s.pixels()) * entries), tile, p.tiles,
                      p.columns, 1.0 * s.n * s.h * s.w * s.c * p.input.element, bytes});

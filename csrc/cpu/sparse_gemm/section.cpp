@@ -81,7 +81,6 @@ class Section {
   }
 
  private:
-  using Weight = typename Items::Weight;
   static constexpr int32_t kNone = Items::kMostDepth;
 
   // The k of outputs [row, row + 4), in order, one after another to visit(k, values, has); has: a
@@ -137,7 +136,7 @@ class Section {
         const Entry e = there ? rows_[pair[output]].entries[entry] : Entry{h_.kc, 0.0f};
         const int place = Items::pair_at(output, j % kEach);
         item.at[place] = at(e.k);
-        item.w[place] = static_cast<Weight>(e.value);
+        item.w[place] = Items::weight(e.value);
       }
       to->put(item);
     }
@@ -155,8 +154,8 @@ class Section {
       if (filled == 0) item = {};
       item.at[kEach == 1 ? 0 : filled] = at(k);  // gcc warns of the other one
       for (int output = 0; output < 4; ++output) {
-        item.w[Items::quad_at(output, filled)] = static_cast<Weight>(values[output]);
-        if ((outputs >> output & 1) != 0) Items::set_has(&item, output);
+        item.w[Items::quad_at(output, filled)] = Items::weight(values[output]);
+        if ((outputs >> output & 1) != 0) Items::set_has(&item, output, filled);
       }
       filled = (filled + 1) % kEach;
       if (filled == 0) to->put(item);
@@ -176,6 +175,7 @@ class Section {
 
 int64_t pack_section(const SparseHeader& h, const void* w, int64_t part, char* out) {
   if (h.of_codes()) return Section<Int8Items>(h, w, part).write(out);
+  if (h.of_pairs()) return Section<Bf16Items>(h, w, part).write(out);
   return Section<FloatItems>(h, w, part).write(out);
 }
 

@@ -14,8 +14,9 @@
 // quarter of four weights for each entry. Where 4 outputs share their pattern the rows are loaded
 // once for all of them, and multiplications bound the rate as they do in a dense product.
 //
-// Sums are float32, in order of k, with fused multiply-adds where the level has them; or, of codes
-// (int8_sparse_gemm.h), int32 and exact.
+// Sums are float32, in order of k, with fused multiply-adds where the level has them; of pairs, two
+// bf16 products at a time, whose denormals count as 0; or, of codes (int8_sparse_gemm.h), int32 and
+// exact.
 #pragma once
 #include "cpu/common/conv_shape.h"
 #include "cpu/common/epilogue.h"
@@ -23,7 +24,7 @@
 
 namespace pyops::cpu {
 
-enum class SparseProducts : int { f32, s32 };
+enum class SparseProducts : int { f32, s32, bf16 };
 
 // Outputs of a section (pack.h), and the row of its sums that nobody reads.
 constexpr int kSectionRows = 64, kSpareRow = kSectionRows;
@@ -34,8 +35,8 @@ constexpr int kMostFewTokens = 16;
 // A row of a block of x begins at one of these bytes.
 constexpr int64_t kBlockReach = 1 << 16;
 
-// Lanes [first, first + tokens) of rows [k0, k1) of x become a block of x. Codes come from one
-// segment, and for all tokens of a tile at once.
+// Lanes [first, first + tokens) of rows [k0, k1) of x become a block of x. Codes and pairs come
+// from one segment, and for all tokens of a tile at once.
 struct SparseTokens {
   const void* const* rows;  // [segments][tokens]: where a segment of `depth` values of k begins
   int64_t depth;
@@ -97,8 +98,8 @@ struct SparseGemmKernel : KernelRow {  // nr: tokens of a tile, kr: entries of o
 
 extern KernelTable sparse_gemm_kernels;
 
-// The kernel that is allowed now.
-const SparseGemmKernel& sparse_kernel_for(SparseProducts products);
+// The kernel that is allowed now for weights of that type: rows with bf16 products take bf16 alone.
+const SparseGemmKernel& sparse_kernel_for(Dtype type);
 
 #define PYOPS_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, products, few, of) \
   namespace name {                                                                \

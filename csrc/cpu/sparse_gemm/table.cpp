@@ -21,9 +21,13 @@ const SparseGemmKernel kRows[] = {
 
 KernelTable sparse_gemm_kernels("sparse_gemm", kRows);
 
-const SparseGemmKernel& sparse_kernel_for(SparseProducts products) {
-  const bool codes = products == SparseProducts::s32;
-  return best<SparseGemmKernel>(codes ? int8_sparse_gemm_kernels : sparse_gemm_kernels);
+const SparseGemmKernel& sparse_kernel_for(Dtype type) {
+  if (type == Dtype::s8) return best<SparseGemmKernel>(int8_sparse_gemm_kernels);
+  const auto& active = best<SparseGemmKernel>(sparse_gemm_kernels);
+  if (active.products == SparseProducts::f32 || type == Dtype::bf16) return active;
+  const SparseGemmKernel* row = &active;  // its level includes those of the rows that follow
+  while (row->test_only != active.test_only || row->products != SparseProducts::f32) ++row;
+  return *row;
 }
 
 }  // namespace pyops::cpu

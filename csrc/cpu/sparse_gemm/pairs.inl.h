@@ -1,0 +1,91 @@
+// Sparse bf16 products with tokens in lanes, two entries at a time. Include after
+// epilogue_float.inl.h, fused_*.inl.h and items.inl.h. The kernel file provides
+//
+//   kVecs        vectors of a tile: nr = kVecs * kLanes
+//   Values       two values each of kLanes tokens: those of two entries
+//   Weights      two weights, in all lanes
+//
+//   void gather(const char* a, const char* b, Values (&to)[V])     of V vectors, from two rows
+//   F32 dot2(F32 acc, const Values&, const Weights&)
+//   Weights load_weights(const char* p)                            of one output
+//
+// Any two entries of an output are multiplied at once, whatever their k: what one multiplication
+// takes of a token is brought together from two rows of the block, for all tokens at once.
+
+#include "cpu/sparse_gemm/sums.inl.h"
+
+template <int V>
+inline void add_products(const Values (&x)[V], const Weights& w, F32 (&acc)[V]) {
+  PYOPS_UNROLL
+  for (int v = 0; v < V; ++v) acc[v] = dot2(acc[v], x[v], w);
+}
+
+// Runs of two outputs: two entries of one and two of the other, whose sums do not wait for one
+// another.
+template <int V>
+const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
+  const char* x = static_cast<const char*>(t.x);
+  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
+    const auto run = read<SparsePair>(p);
+    p += sizeof run;
+    if ((t.end - p) / int64_t{sizeof(Bf16PairItem)} < run.items) break;
+    float *to_a = sums_of(t, run.rows[0]), *to_b = sums_of(t, run.rows[1]);
+    F32 a[V], b[V];
+    begin_sums(to_a, t.first, a);
+    begin_sums(to_b, t.first, b);
+    for (const char* end = p + run.items * sizeof(Bf16PairItem); p != end;
+         p += sizeof(Bf16PairItem)) {
+      const auto at = read<uint64_t>(p);
+      const char* w = p + offsetof(Bf16PairItem, w);
+      Values values[V];
+      gather(row_of(x, at, 0), row_of(x, at, 1), values);
+      add_products(values, load_weights(w), a);
+      gather(row_of(x, at, 2), row_of(x, at, 3), values);
+      add_products(values, load_weights(w + 4), b);
+    }
+    end_sums(a, to_a);
+    end_sums(b, to_b);
+  }
+  return p;
+}
+
+// One run of 4 outputs that share their entries' k.
+template <int V>
+inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* p) {
+  const char* x = static_cast<const char*>(t.x);
+  F32 acc[4][V];
+  PYOPS_UNROLL
+  for (int i = 0; i < 4; ++i) begin_sums(sums_of(t, run.rows[i]), t.first, acc[i]);
+  for (const char* end = p + run.items * sizeof(Bf16QuadItem); p != end;
+       p += sizeof(Bf16QuadItem)) {
+    const auto at = read<uint32_t>(p);
+    const char* w = p + offsetof(Bf16QuadItem, w);
+    Values values[V];
+    gather(row_of(x, at, 0), row_of(x, at, 1), values);
+    PYOPS_UNROLL
+    for (int i = 0; i < 4; ++i) add_products(values, load_weights(w + 4 * i), acc[i]);
+  }
+  PYOPS_UNROLL
+  for (int i = 0; i < 4; ++i) end_sums(acc[i], sums_of(t, run.rows[i]));
+}
+
+template <int V>
+void add_quads(const SparseSection& t, const char* p, int64_t runs) {
+  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
+    const auto run = read<SparseQuad>(p);
+    p += sizeof run;
+    if ((t.end - p) / int64_t{sizeof(Bf16QuadItem)} < run.items) break;
+    add_quad<V>(t, run, p);
+    p += run.items * sizeof(Bf16QuadItem);
+  }
+}
+
+template <int V = kVecs>
+inline void multiply_section(const SparseSection& t) {
+  if constexpr (V > 1) {
+    if (t.tokens <= (V - 1) * kLanes) return multiply_section<V - 1>(t);
+  }
+  const auto counts = read<SparseCounts>(t.section);
+  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs);
+  add_quads<V>(t, p, counts.quads);
+}
