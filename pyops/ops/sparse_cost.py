@@ -3,8 +3,9 @@
 Cycles of 64 tokens on AVX-512; levels with narrower vectors take twice as many of either. The
 numbers are those with which the estimates cross where sparse products begin to win on a Zen 5
 with 2 threads. ``python bench/run.py sparse_gemm --breakeven``: at 37 to 40 % zeros without a
-pattern and 10 to 15 % in blocks of 32 outputs, in float32; at 68 to 76 % and 56 to 65 % in
-bfloat16, whose dense products are twice as fast. int8: at about 60 %.
+pattern and 10 to 15 % in blocks of 32 outputs, in float32; at 48 to 62 % and 10 to 20 % in
+bfloat16, where both multiply pairs; at 68 to 76 % and 56 to 65 % where only the dense one does.
+int8: at about 60 %.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Costs:
 # products for 36, and its transforms.
 FLOAT = Costs({"direct": 2.27, "winograd": 1.33}, 3.4, 10.0, 10 / 3, 7.0, 14.0, 12.0, 192)
 # bfloat16 where two entries are multiplied at once.
-PAIRS = Costs(FLOAT.dense, 2.1, 4.9, 2.4, 4.0, 14.0, 12.0, 384)
+PAIRS = Costs(FLOAT.dense, 2.2, 4.9, 2.4, 4.0, 14.0, 12.0, 384)
 # 4 vectors of products for four weights, two a cycle, at 95 % of that.
 CODES = Costs({"direct": 0.53}, 1.3, 2.9, 2.2, 8.0, 16.0, 14.0, 512)
 OUTPUTS_SHARING = 4

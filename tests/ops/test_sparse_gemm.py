@@ -236,7 +236,7 @@ def test_damaged_bytes_are_refused_or_harmless(kernel: str, dtype: torch.dtype) 
 
 def test_kernels_with_bf16_products_leave_float32(kernel: str) -> None:
     assert kernel_of(OP, torch.bfloat16) == kernel
-    others = {"avx512bf16": "avx512", "oddpairs": "odd"}
+    others = {"avx512bf16": "avx512", "pairs_odd": "odd"}
     assert multiplies_pairs(OP, torch.bfloat16) == (kernel in others)
     assert kernel_of(OP, torch.float32) == others.get(kernel, kernel)
     assert not multiplies_pairs(OP, torch.float32)
@@ -249,10 +249,10 @@ def test_pairs_and_widened_weights_are_packed_apart() -> None:
         pytest.skip("without a compiled module there is one layout only")
     x, weight = torch.randn(5, 40).bfloat16(), masked(torch.randn(9, 40), 0.5, 1, 0).bfloat16()
     packed = {}
-    for name in ("odd", "oddpairs"):
+    for name in ("odd", "pairs_odd"):
         with backends.force(OP, name):
             packed[name] = ops.sparse_pack(weight)
-    for name, other in (("odd", "oddpairs"), ("oddpairs", "odd")):
+    for name, other in (("odd", "pairs_odd"), ("pairs_odd", "odd")):
         with backends.force(OP, name):
             with pytest.raises(RuntimeError, match="pack it again"):
                 ops.sparse_linear(x, packed[other], 9)
@@ -263,7 +263,7 @@ def test_pairs_and_widened_weights_are_packed_apart() -> None:
                 told = "pack it again" if products == before else "its header is damaged"
                 with pytest.raises((RuntimeError, ValueError), match=told):
                     ops.sparse_linear(x, bytes_, 9)
-    assert packed["odd"].numel() > packed["oddpairs"].numel()
+    assert packed["odd"].numel() > packed["pairs_odd"].numel()
 
 
 @pytest.mark.parametrize("outputs", [1, 4])

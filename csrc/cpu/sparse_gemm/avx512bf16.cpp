@@ -69,6 +69,14 @@ inline void mix(const I32 (&from)[kPiece], I32 (&to)[kPiece]) {
   }
 }
 
+// In each piece value i of vector j goes to value j of vector i.
+inline void transpose_pieces(I32 (&vecs)[kPiece], I32 (&to)[kPiece]) {
+  I32 other[kPiece];
+  mix(vecs, to);
+  mix(to, other);
+  mix(other, to);
+}
+
 // Half a tile by `count` values of k; kWhole: count is kPiece.
 template <bool kWhole>
 inline void transpose_half(const uint16_t* const* rows, int64_t at, int count, char* out) {
@@ -82,13 +90,36 @@ inline void transpose_half(const uint16_t* const* rows, int64_t at, int count, c
     }
     vecs[i] = join(pieces);
   }
-  // In each piece value i of vector j goes to value j of vector i.
-  mix(vecs, other);
-  mix(other, vecs);
-  mix(vecs, other);
+  transpose_pieces(vecs, other);
   PYOPS_UNROLL
   for (int i = 0; i < kPiece; ++i) {
     if (kWhole || i < count) _mm512_storeu_si512(out + i * kTokens * 2, other[i]);
+  }
+}
+
+// Half a tile by kHalf values of k: whole lines of the cache. Rows of x that are a power of two
+// apart share a set of it, so that a line that is read piece by piece comes from L2 each time.
+inline void transpose_lines(const uint16_t* const* rows, int64_t at, char* out) {
+  I32 groups[kPieces][kPiece];  // of tokens; they take more than all registers
+  for (int group = 0; group < kPieces; ++group) {
+    I32 vecs[kPiece];
+    PYOPS_UNROLL
+    for (int i = 0; i < kPiece; ++i) vecs[i] = load_bits(rows[token_of(group, i)] + at);
+    transpose_pieces(vecs, groups[group]);
+  }
+  // Piece j of vector i has value 8 * j + i of k of the group's tokens.
+  for (int i = 0; i < kPiece; ++i, out += kTokens * 2) {
+    const I32 low = _mm512_shuffle_i32x4(groups[0][i], groups[1][i], 0x44);
+    const I32 high = _mm512_shuffle_i32x4(groups[0][i], groups[1][i], 0xee);
+    const I32 other_low = _mm512_shuffle_i32x4(groups[2][i], groups[3][i], 0x44);
+    const I32 other_high = _mm512_shuffle_i32x4(groups[2][i], groups[3][i], 0xee);
+    const I32 lines[kPieces] = {
+        _mm512_shuffle_i32x4(low, other_low, 0x88), _mm512_shuffle_i32x4(low, other_low, 0xdd),
+        _mm512_shuffle_i32x4(high, other_high, 0x88), _mm512_shuffle_i32x4(high, other_high, 0xdd)};
+    PYOPS_UNROLL
+    for (int j = 0; j < kPieces; ++j) {
+      _mm512_storeu_si512(out + j * kPiece * kTokens * 2, lines[j]);
+    }
   }
 }
 
@@ -103,6 +134,7 @@ inline void transpose_block(const SparseTokens& t) {
     const uint16_t* const* own = rows + half * kHalf;
     char* out = static_cast<char*>(t.out) + half * kHalf * 2;
     int64_t k = t.k0;
+    for (; k + kHalf <= t.k1; k += kHalf, out += kHalf * kTokens * 2) transpose_lines(own, k, out);
     for (; k + kPiece <= t.k1; k += kPiece, out += kPiece * kTokens * 2) {
       transpose_half<true>(own, k, kPiece, out);
     }

@@ -14,6 +14,14 @@
 
 #include "cpu/sparse_gemm/sums.inl.h"
 
+// A large weight streams from memory: the next page has to be under way before the hardware sees it
+// touched.
+constexpr int64_t kItemsAhead = 4096;
+
+inline void fetch_ahead(const char* items, const char* end) {
+  for (; items < end; items += 64) __builtin_prefetch(items + kItemsAhead);
+}
+
 template <int V>
 inline void add_products(const Values (&x)[V], const Weights& w, F32 (&acc)[V]) {
   PYOPS_UNROLL
@@ -29,12 +37,13 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
     const auto run = read<SparsePair>(p);
     p += sizeof run;
     if ((t.end - p) / int64_t{sizeof(Bf16PairItem)} < run.items) break;
+    const char* const items_end = p + run.items * sizeof(Bf16PairItem);
+    fetch_ahead(p, items_end);
     float *to_a = sums_of(t, run.rows[0]), *to_b = sums_of(t, run.rows[1]);
     F32 a[V], b[V];
     begin_sums(to_a, t.first, a);
     begin_sums(to_b, t.first, b);
-    for (const char* end = p + run.items * sizeof(Bf16PairItem); p != end;
-         p += sizeof(Bf16PairItem)) {
+    for (; p != items_end; p += sizeof(Bf16PairItem)) {
       const auto at = read<uint64_t>(p);
       const char* w = p + offsetof(Bf16PairItem, w);
       Values values[V];
@@ -75,8 +84,10 @@ void add_quads(const SparseSection& t, const char* p, int64_t runs) {
     const auto run = read<SparseQuad>(p);
     p += sizeof run;
     if ((t.end - p) / int64_t{sizeof(Bf16QuadItem)} < run.items) break;
+    const char* const items_end = p + run.items * sizeof(Bf16QuadItem);
+    fetch_ahead(p, items_end);
     add_quad<V>(t, run, p);
-    p += run.items * sizeof(Bf16QuadItem);
+    p = items_end;
   }
 }
 

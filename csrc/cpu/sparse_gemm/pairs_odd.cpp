@@ -5,7 +5,7 @@
 #include "cpu/common/half.h"
 #include "cpu/sparse_gemm/pack.h"
 
-namespace pyops::cpu::oddpairs {
+namespace pyops::cpu::pairs_odd {
 namespace {
 
 #include "cpu/common/vec_generic.inl.h"
@@ -53,4 +53,4 @@ void sparse_multiply(const SparseSection& task) { multiply_section(task); }
 void sparse_finish(const SparseSums& task) { finish_section(task); }
 void sparse_few_rows(const SparseFewRows& task) { odd::sparse_few_rows(task); }
 
-}  // namespace pyops::cpu::oddpairs
+}  // namespace pyops::cpu::pairs_odd
