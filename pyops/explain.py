@@ -154,9 +154,11 @@ def _float_row(name: str, module: nn.Module, reason: str) -> Row:
     record = get_record(module)
     cls, size = type(module).__name__, float_bytes(module)
     measured: tuple[Any, ...] = (None, None, None)
+    before = size
     if record is not None:
         measured = (record.sqnr_db, record.ms_before, record.ms_after)
-    return Row(name, cls, cls, None, None, reason, size, size, *measured)
+        before = max(record.bytes_before, size)  # it had more channels; of a tied weight, less
+    return Row(name, cls, cls, None, None, reason, before, size, *measured)
 
 
 def _masked_row(name: str, module: MaskedModule, owner: str) -> Row:

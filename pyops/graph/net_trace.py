@@ -151,6 +151,8 @@ def _close(found: Any, expected: Any) -> bool:
         return bool(found == expected)
     if found.shape != expected.shape:
         return False
+    if expected.dtype == torch.bool:
+        return torch.equal(found, expected)
     size = float(expected.detach().abs().amax()) if expected.numel() else 0.0
     if not math.isfinite(size):  # calibration names the layer
         return True

@@ -46,7 +46,7 @@ def test_layers_become_smaller_and_the_rest_stays():
     model = filled(Residual()).train()
     model.inner.weight.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
-    small = prune_channels(model, 0.5, example_inputs=IMAGES)
+    small = prune_channels(model, 0.5, example_inputs=IMAGES, round_to=16)
     assert sizes(small) == {
         "stem": (3, 16),
         "bn0": 16,
@@ -147,7 +147,8 @@ def test_global_scope_removes_where_scores_are_low():
         (3, 0.5, 16, 1, 2, "2 stay and not 1: multiples of 2"),
         (64, 0.3, None, 1, 32, "32 stay and not 45: multiples of 32"),
         (96, 0.3, None, 1, 64, "64 stay and not 67: multiples of 32"),
-        (48, 0.3, None, 1, 32, "32 stay and not 34: multiples of 16"),
+        (48, 0.3, None, 1, 32, "32 stay and not 34: multiples of 32"),
+        (31, 0.3, None, 1, 16, "16 stay and not 22: multiples of 16"),
         (12, 0.4, None, 1, 8, "8 stay and not 7: multiples of 8"),
     ],
 )
@@ -198,7 +199,7 @@ def test_noise_stands_in_for_an_example():
 
 def test_a_smaller_model_can_be_trained_fused_and_quantized():
     model = Residual().eval()
-    small = prune_channels(model, 0.5, example_inputs=IMAGES.float())
+    small = prune_channels(model, 0.5, example_inputs=IMAGES.float(), round_to=16)
     optimizer = torch.optim.SGD(small.parameters(), 0.1, momentum=0.9)
     small.train()(IMAGES.float()).square().sum().backward()
     optimizer.step()
@@ -208,8 +209,8 @@ def test_a_smaller_model_can_be_trained_fused_and_quantized():
         assert torch.allclose(fused(IMAGES.float()), small(IMAGES.float()), atol=1e-4)
     assert pyops.explain(pyops.quantize(small, calibration=[IMAGES.float()])).rows
     rows = {row.name: row.reason for row in pyops.explain(small).rows}
-    assert rows["inner"] == "channels pruned: inputs 32 -> 16, outputs 48 -> 32"
-    assert rows["fc"] == "channels pruned: inputs 32 -> 16"
+    assert rows["inner"].startswith("channels pruned: inputs 32 -> 16, outputs 48 -> 32; multiply")
+    assert rows["fc"] == "channels pruned: inputs 32 -> 16; multiply-accumulates 320 -> 160"
 
 
 def test_ten_groups_are_named_where_none_can_be_pruned():

@@ -175,7 +175,8 @@ def not_finite():
             ValueError,
             "prune_channels: nothing to remove in Sequential with sparsity=0.1:\n"
             "  0 (8 channels): 8 stay and not 7: multiples of 8\n"
-            "  2 (4 channels): they are the model's output",
+            "  2 (4 channels): they are the model's output\n"
+            "  round_to= takes other multiples",
         ),
         (
             plain(),
@@ -247,7 +248,7 @@ def not_finite():
             {},
             ValueError,
             "prune_channels: the forward of Scaled depends on sizes that would change: its values "
-            "are not those of the model with zeros there",
+            "are not those of the model without these channels",
         ),
         (
             Guarded(),

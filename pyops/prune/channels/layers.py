@@ -12,6 +12,8 @@ from torch.nn.utils import parametrize
 from ...graph.guards import runs_own_forward
 from ...nn.registry import has_hooks
 
+SHRUNK = "channels pruned"  # how the records of smaller layers begin
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -178,4 +180,4 @@ def describe(module: nn.Module, before: Mapping[str, int]) -> str:
     if not KINDS[type(module)].multiplies:
         names = {"out": "channels"}
     text = [f"{names[a]} {before[a]} -> {count_of(module, a)}" for a in names if a in before]
-    return "channels pruned: " + ", ".join(text)
+    return f"{SHRUNK}: " + ", ".join(text)

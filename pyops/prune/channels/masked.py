@@ -19,7 +19,8 @@ def masked_channels(
     """A copy in which all parameters are zero that leave with these channels.
 
     Filters and their biases, scale and shift of norms, and the columns that read the channels. So
-    it computes in eval mode what the smaller model does, up to the order of sums.
+    it computes in eval mode what the smaller model does, up to the order of sums; unless it takes
+    what is infinite at 0 of them (a logarithm, a quotient): 0 times that is NaN.
 
     Args:
         model: the one that ``groups`` are of. It is not changed.
@@ -59,11 +60,28 @@ def mask(model: nn.Module, groups: Sequence[ChannelGroup], removed: Mapping[int,
     for index, units in removed.items():
         for member in groups[index].members if len(units) else ():
             layer: Any = model.get_submodule(member.path)
-            positions = member.positions[units].flatten()
-            if member.axis == "in" and depthwise(layer):
-                continue  # its filters are on the other side too
-            for name, axes in KINDS[type(layer)].tensors.items():
-                parameter = layer._parameters.get(name)
-                if parameter is not None and member.axis in axes:
-                    where = in_weight(layer, member.axis, positions).to(parameter.device)
-                    parameter.index_fill_(axes.index(member.axis), where, 0)
+            _clear(layer, member.axis, member.positions[units].flatten())
+
+
+@torch.no_grad()
+def unread(model: nn.Module, groups: Sequence[ChannelGroup], removed: Mapping[int, Tensor]) -> None:
+    """Zeroes, in place, only the columns that read these channels.
+
+    What the channels hold does not matter then, as long as it is finite: not even where the model
+    takes a logarithm of them.
+    """
+    for index, units in removed.items():
+        for member in groups[index].members if len(units) else ():
+            if member.axis == "in":
+                layer = model.get_submodule(member.path)
+                _clear(layer, "in", member.positions[units].flatten())
+
+
+def _clear(layer: Any, axis: str, positions: Tensor) -> None:
+    if axis == "in" and depthwise(layer):
+        return  # its filters are on the other side too
+    for name, axes in KINDS[type(layer)].tensors.items():
+        parameter = layer._parameters.get(name)
+        if parameter is not None and axis in axes:
+            where = in_weight(layer, axis, positions).to(parameter.device)
+            parameter.index_fill_(axes.index(axis), where, 0)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn.record import Record, set_record
+from ...nn.record import Record, get_record, set_record
 from ...quantize.convert import float_bytes
 from ...quantize.copying import copy_model
-from .layers import KINDS, count_of, cuts_of, depthwise, describe, tensors_in, why_whole
+from .layers import KINDS, SHRUNK, count_of, cuts_of, depthwise, describe, tensors_in, why_whole
 
 VERSION = 1
 _ATTRIBUTE = "_pyops_channel_plan"
@@ -23,10 +23,12 @@ def channel_plan(model: nn.Module) -> dict[str, Any]:
     """What ``prune_channels`` left of a model's layers: a dict of plain data, which JSON can hold.
 
     ``{"version": 1, "layers": {path: {"out" or "in": {"channels": before, "kept": [...]}}},
-    "groups": [{"layers": [path, ...], "before": 64, "after": 40, "note": ...}, ...]}``. ``kept``
-    counts in the model as it was before any pruning; ``groups`` says what each call of
-    ``prune_channels`` did, and why channels stayed. To save a smaller model, store the plan beside
-    its ``state_dict``; ``apply_channel_plan`` gives a fresh model the same structure.
+    "groups": [{"layers": [path, ...], "before": 64, "after": 40, "note": ...}, ...], "macs":
+    [{"before": total, "after": total, "layers": {path: [before, after]}}, ...]}``. ``kept`` counts
+    in the model as it was before any pruning; ``groups`` says what each call of ``prune_channels``
+    did, and why channels stayed; ``macs``, a row for each call, the multiply-accumulates in one run
+    on its ``example_inputs``. ``pyops.save`` keeps the plan, and ``apply_channel_plan`` gives a
+    fresh model the same structure, for a ``state_dict``.
 
     Raises:
         ValueError: the model's channels were not pruned.
@@ -64,29 +66,44 @@ def apply_channel_plan(
         raise ValueError("apply_channel_plan: the skeleton's channels are pruned already")
     try:
         kept = _read(skeleton, plan)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"apply_channel_plan: damaged plan: {type(error).__name__}: {error}"
         ) from error
     target = skeleton if inplace else copy_model(skeleton, True, "apply_channel_plan")
-    cut(target, kept, list(plan["groups"]))
+    cut(target, kept, list(plan["groups"]), list(plan.get("macs", [])))
     return target
 
 
-def cut(model: nn.Module, kept: Kept, groups: list[dict[str, Any]]) -> None:
+def cut(
+    model: nn.Module, kept: Kept, groups: list[dict[str, Any]], macs: list[dict[str, Any]]
+) -> None:
     """Makes a model's layers smaller, in place, and notes it in its plan and their records."""
     layers = {path: model.get_submodule(path) for path in kept}
     before = {
         path: {axis: count_of(layer, axis) for axis in kept[path]} for path, layer in layers.items()
     }
-    sizes = {path: float_bytes(layer) for path, layer in layers.items()}
+    sizes = {path: _bytes_before(layer) for path, layer in layers.items()}
     plan = _joined(model.__dict__.get(_ATTRIBUTE), kept, before, groups)
+    plan["macs"] = plan.get("macs", []) + copy.deepcopy(macs)
     for one in cuts_of((layer, kept[path]) for path, layer in layers.items()):
         one.make()
     for path, layer in layers.items():
-        reason = describe(layer, before[path])
+        sides = plan["layers"][path]
+        reason = describe(layer, {axis: side["channels"] for axis, side in sides.items()})
+        rows = [one["layers"][path] for one in plan["macs"] if path in one["layers"]]
+        if rows:
+            reason += f"; multiply-accumulates {rows[0][0]:,} -> {rows[-1][1]:,}"
         set_record(layer, Record(type(layer).__name__, reason, sizes[path]))
     model.__dict__[_ATTRIBUTE] = plan
+
+
+def _bytes_before(layer: nn.Module) -> int:
+    """Of its parameters, before it lost channels for the first time."""
+    record = get_record(layer)
+    if record is not None and record.reason.startswith(SHRUNK):
+        return record.bytes_before
+    return float_bytes(layer)
 
 
 def _joined(
@@ -113,8 +130,7 @@ def _read(model: nn.Module, plan: Any) -> dict[str, dict[str, Tensor]]:
         raise ValueError(
             f"apply_channel_plan: the plan's version is {plan['version']!r}, expected {VERSION}"
         )
-    if not isinstance(plan["groups"], list):
-        raise TypeError("groups is not a list")
+    _check_rows(plan)
     paths = dict(model.named_modules())
     kept: dict[str, dict[str, Tensor]] = {}
     for path, axes in plan["layers"].items():
@@ -134,6 +150,30 @@ def _read(model: nn.Module, plan: Any) -> dict[str, dict[str, Tensor]]:
         _check_grouped(path, layer, kept[path])
     _check_shared(model, {id(paths[path]): (path, axes) for path, axes in kept.items()})
     return kept
+
+
+def _check_rows(plan: Mapping[str, Any]) -> None:
+    """What only people read has to be of its types, too."""
+    for name in ("groups", "macs"):
+        if not isinstance(plan.get(name, []), list):
+            raise TypeError(f"{name} is not a list")
+    for row in plan["groups"]:
+        texts = [*row["layers"], row["note"]]
+        counts = [row["before"], row["after"]]
+        _check_types(row, texts, counts)
+    for row in plan.get("macs", []):
+        counts = [row["before"], row["after"]]
+        for pair in row["layers"].values():
+            before, after = pair
+            counts += [before, after]
+        _check_types(row, list(row["layers"]), counts)
+
+
+def _check_types(row: Any, texts: list[Any], counts: list[Any]) -> None:
+    if not all(isinstance(text, str) for text in texts) or not all(
+        type(count) is int and count >= 0 for count in counts
+    ):
+        raise TypeError(f"{_short(row)} holds something else than names and counts")
 
 
 def _side(path: str, layer: nn.Module, axis: str, side: Any) -> Tensor:

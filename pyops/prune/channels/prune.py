@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ...quantize.copying import copy_model
-from ...quantize.measure import run
 from ...quantize.quantize import check_model
 from ...quantize.select import Patterns, select
+from .check import check_result
 from .choose import Choice, Limits, choose, scopes
 from .groups import ChannelGroups, call_of, groups_of, kept_of
 from .layers import KINDS
-from .masked import mask
+from .macs import Macs
+from .masked import unread
 from .plan import cut
 from .scores import criteria, score
+from .target import choose_for
 
 _NAME = "prune_channels"
 _SHOWN = 10
@@ -24,8 +26,9 @@ _SHOWN = 10
 
 def prune_channels(
     model: nn.Module,
-    sparsity: float,
+    sparsity: float | None = None,
     *,
+    macs: float | None = None,
     criterion: str = "l1",
     scope: str = "layer",
     example_inputs: Any = None,
@@ -42,14 +45,17 @@ def prune_channels(
     to train on, ``pyops.fuse`` or ``pyops.quantize``. Channels that depend on each other leave
     together (``channel_groups`` shows them); the model's inputs and outputs keep their sizes. Only
     what runs in eval mode is looked at: parts that run in train mode alone keep their sizes. Before
-    it is returned, the model is compared on ``example_inputs`` with one of the old size in which
-    the channels that left are zero. An optimizer has to be made from the new parameters.
-    ``channel_plan`` says what was kept.
+    it is returned, the model is compared on ``example_inputs``, in float64, with one of the old
+    size in which nothing reads the channels that left. An optimizer has to be made from the new
+    parameters. ``channel_plan`` says what was kept.
 
     Args:
         model: any ``nn.Module`` that ``torch.fx`` can trace. It is not changed.
         sparsity: the share of channels to remove, above 0 and below 1. Multiplications fall by
             about its square where both sides of a layer lose as much.
+        macs: in its place, the share of multiply-accumulates that may stay, above 0 and below 1:
+            the lowest sparsity that leaves no more of those of all ``nn.Linear`` and convolutions
+            in a run on ``example_inputs`` is taken. ``channel_plan`` lists them by layer.
         criterion: what leaves first. "l1", "l2": channels with a small norm of all weights that
             leave with them, filters and the columns that read them (Li et al., arXiv:1608.08710;
             Fang et al., arXiv:2301.12900). "bn": with a small scale in their batch norms (Liu et
@@ -63,8 +69,8 @@ def prune_channels(
         exclude: layers whose outputs stay; their inputs may still become fewer.
         round_to: channels that stay are a multiple of it, the nearest, or all of them where that is
             nearer; in a group with fewer channels, of its half, its quarter, ... None: what our
-            kernels like, 32 in groups of at least 64 channels and 16 in others. In a grouped
-            convolution each of its groups is counted once.
+            kernels like, 32 in groups of at least 32 channels (so one of 32 stays whole) and 16 in
+            others. In a grouped convolution each of its groups is counted once.
         least: how many channels stay in each group at least.
         generator: where criterion="random" takes its numbers from; by default one with seed 0.
         inplace: make the layers of ``model`` itself smaller.
@@ -81,7 +87,7 @@ def prune_channels(
             with smaller layers. In all cases the model is as it was.
     """
     check_model(model, False, _NAME)
-    limits = _limits(sparsity, round_to, least)
+    limits = _limits(sparsity, macs, round_to, least)
     _check_names(criterion, scope, generator)
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
@@ -94,34 +100,49 @@ def prune_channels(
     scores = _scores(work, groups, why, criterion, generator)
     if not scores:
         raise ValueError(_nothing(model, groups, why))
-    choice = choose(groups, scores, scope, limits)
+    counted = Macs(work, call, _NAME)
+
+    def left(choice: Choice) -> int:
+        return sum(counted.after(kept_of(groups, choice.removed, work)).values())
+
+    if macs is None:
+        choice = choose(groups, scores, scope, limits)
+    else:
+        choice = choose_for(float(macs), left, groups, scores, scope, limits)
     if not any(map(len, choice.removed.values())):
         raise ValueError(_nothing(model, groups, {**why, **choice.notes}, sparsity))
     kept = kept_of(groups, choice.removed, work)
-    report = _report(groups, choice, why)
-    masked = copy_model(work, True, _NAME)
-    mask(masked, groups, choice.removed)
-    expected = run(masked, call, _NAME)
-    del masked
-    cut(work, kept, report)
-    _check_result(work, call, expected)
+    report, macs_report = _report(groups, choice, why), counted.report(kept)
+    whole = copy_model(work, True, _NAME)
+    unread(whole, groups, choice.removed)
+    cut(work, kept, report, [macs_report])
+    check_result(work, whole, call, _NAME)
+    del whole
     if not inplace:
         return work
-    cut(model, kept, report)
+    cut(model, kept, report, [macs_report])
     return model
 
 
-def _limits(sparsity: Any, round_to: Any, least: Any) -> Limits:
-    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float)):
-        raise TypeError(f"{_NAME}: sparsity is {sparsity!r}, expected a number")
-    if not 0 < sparsity < 1:
-        raise ValueError(f"{_NAME}: sparsity is {sparsity}, expected above 0 and below 1")
+def _limits(sparsity: Any, macs: Any, round_to: Any, least: Any) -> Limits:
+    if (sparsity is None) == (macs is None):
+        given = (
+            f"both sparsity={sparsity!r} and macs={macs!r} are" if macs is not None else "none is"
+        )
+        raise ValueError(f"{_NAME}: {given} given, expected one of sparsity= and macs=")
+    for name, value in (("sparsity", sparsity), ("macs", macs)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{_NAME}: {name} is {value!r}, expected a number")
+        if not 0 < value < 1:
+            raise ValueError(f"{_NAME}: {name} is {value}, expected above 0 and below 1")
     for name, value in (("round_to", 1 if round_to is None else round_to), ("least", least)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{_NAME}: {name} is {value!r}, expected an integer")
         if value < 1:
             raise ValueError(f"{_NAME}: {name} is {value}, expected at least 1")
-    return Limits(float(sparsity), round_to, least)
+    return Limits(float(sparsity or 0), round_to, least)
 
 
 def _check_names(criterion: Any, scope: Any, generator: Any) -> None:
@@ -197,6 +218,8 @@ def _nothing(
     if not lines:
         return f"{text}: no layer with channels runs"
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    if any("multiples of" in line for line in lines):
+        more.append("round_to= takes other multiples")
     return "\n  ".join([f"{text}:", *lines[:_SHOWN], *more])
 
 
@@ -215,37 +238,3 @@ def _report(groups: ChannelGroups, choice: Choice, why: dict[int, str]) -> list[
             }
         )
     return rows
-
-
-def _check_result(model: nn.Module, call: Any, expected: Any) -> None:
-    """The smaller model computes what the one with zeros does; sums may be in another order."""
-    why = f"{_NAME}: the forward of {type(model).__name__} depends on sizes that would change: "
-    try:
-        found = run(model, call, _NAME)
-    except ValueError as error:
-        raise ValueError(f"{why}{error.__cause__}") from error
-    leaves = torch.utils._pytree.tree_leaves(found), torch.utils._pytree.tree_leaves(expected)
-    if len(leaves[0]) != len(leaves[1]):
-        raise ValueError(f"{why}it returns {len(leaves[0])} values, expected {len(leaves[1])}")
-    for one, other in zip(*leaves, strict=True):
-        if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-            continue
-        if one.shape != other.shape:
-            given, wanted = list(one.shape), list(other.shape)
-            raise ValueError(f"{why}it returns a tensor {given}, expected {wanted}")
-        if not _close(one, other):
-            raise ValueError(f"{why}its values are not those of the model with zeros there")
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    """Equal but for rounding, which deep nets amplify: to half of the dtype's digits."""
-    if not expected.is_floating_point():
-        return found.dtype == expected.dtype
-    finite = expected.isfinite()
-    if not torch.equal(found.isfinite(), finite):
-        return False
-    if not bool(finite.any()):
-        return True
-    size = expected[finite].double().abs().max()
-    error = (found[finite].double() - expected[finite].double()).abs().max()
-    return bool(error <= 8 * torch.finfo(expected.dtype).eps ** 0.5 * size)
