@@ -3,8 +3,8 @@
 Tensors: every parameter and buffer (also the non-persistent ones) by its qualified name; an int8
 layer as ``weight`` (plain int8 [N, K]), ``weight_scale`` and ``bias``. ``__metadata__`` has
 ``format``, ``version`` and ``plan``, a JSON object with the class of every module, class and config
-of every int8 layer, which layers are masked, the reason recorded for every layer, which names are
-one tensor, and what is fused.
+of every int8 layer, which layers are masked, the channels that ``prune_channels`` left, the reason
+recorded for every layer, which names are one tensor, and what is fused.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .nn.masked_module import MASKED, MaskedModule
 from .nn.packed_module import PackedModule
 from .nn.record import get_record
 from .nn.registry import replacement_name
+from .prune.channels.plan import plan_of
 from .serialize_load import Loader
 from .serialize_plan import FORMAT, VERSION, LayerPlan, Plan, key_of, read_plan, slots
 
@@ -71,7 +72,8 @@ def load(path: str | os.PathLike[str], skeleton: nn.Module) -> nn.Module:
     Args:
         path: the file.
         skeleton: the float model that was converted; its values do not matter, so it may be on the
-            meta device. It is not changed.
+            meta device. It is not changed. Of a model with fewer channels: the one before
+            ``prune_channels``, or the smaller one.
 
     Returns:
         A new model in eval mode, on the skeleton's device (the CPU for a meta one).
@@ -167,6 +169,9 @@ def _class_in_the_skeleton(module: nn.Module, path: str, plan: Plan) -> str:
 
 def _note_graphs(model: nn.Module, plan: Plan) -> None:
     for path, module in model.named_modules():
+        channels = plan_of(module)
+        if channels is not None:
+            plan.channels[path] = channels
         captured = captured_of(module)
         if captured is not None:
             plan.captured[path] = captured.example

@@ -20,6 +20,7 @@ from .nn.packed_module import PackedModule
 from .nn.record import set_record
 from .nn.registry import replacement_name, replacements
 from .nn.static_module import StaticModule
+from .prune.channels.plan import apply_channel_plan, plan_of
 from .quantize.convert import put
 from .quantize.copying import copy_model
 from .quantize.static.load import put_net
@@ -43,6 +44,7 @@ class Loader:
             if isinstance(module, (PackedModule, MaskedModule)):
                 raise ValueError(f"the skeleton must be the float model, but {path} is converted")
         self._compare_classes(skeleton)
+        skeleton = self._shrunk(skeleton)
         self._compare_keys(skeleton)
         model = self._mask(copy_model(skeleton))
         for path, layer in self.plan.layers.items():
@@ -66,6 +68,17 @@ class Loader:
                 self._capture(path, model, example)
             fuse_layers(model)
             self._compare_fusions(fusions_of(model))
+        return model
+
+    def _shrunk(self, skeleton: nn.Module) -> nn.Module:
+        """The skeleton, or a copy with the channels that are left of its layers in the file."""
+        plans = self.plan.channels
+        todo = [path for path in plans if plan_of(skeleton.get_submodule(path)) != plans[path]]
+        if not todo:
+            return skeleton
+        model = copy_model(skeleton)
+        for path in todo:
+            apply_channel_plan(model.get_submodule(path), plans[path], inplace=True)
         return model
 
     def _mask(self, model: nn.Module) -> nn.Module:
@@ -128,6 +141,9 @@ class Loader:
         for path in self.plan.left:
             if path not in found:
                 raise ValueError(f"a reason for {path!r}, which is not in the skeleton")
+        for path in self.plan.channels:
+            if path not in found:
+                raise ValueError(f"channels of {path!r}, which is not in the skeleton")
         self._compare_layers(skeleton, found)
 
     def _compare_layers(self, skeleton: nn.Module, found: dict[str, str]) -> None:

@@ -71,7 +71,8 @@ class Plan:
     ``folded``: norms that are in the weights of a layer, with that layer. ``nets``: by path, what
     runs as one graph of int8 layers (``pyops.graph.net_forward``); ``apart``: why layers were
     converted one by one. ``masked``: masked layers, which have a tensor ``weight_mask`` more.
-    All four are absent in older files.
+    ``channels``: by path, what ``prune_channels`` left of a module (``channel_plan``).
+    All five are absent in older files.
     ``captured``: by path, what was captured as a whole, with its example's types and shapes.
     """
 
@@ -87,6 +88,7 @@ class Plan:
     nets: dict[str, NetPlan] = field(default_factory=dict)
     apart: dict[str, str] = field(default_factory=dict)
     masked: list[str] = field(default_factory=list)
+    channels: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -118,6 +120,7 @@ def read_plan(metadata: dict[str, str] | None) -> Plan:
             nets=_map(raw, "nets", _net) if "nets" in raw else {},
             apart=_map(raw, "apart", _string) if "apart" in raw else {},
             masked=_strings(raw.get("masked", [])),
+            channels=_map(raw, "channels", _object) if "channels" in raw else {},
         )
         if (plan.fused or plan.captured) and not plan.fuse:
             raise ValueError("layers are fused in a model that is not")
@@ -130,6 +133,12 @@ def _map(raw: Any, key: str, read: Any) -> dict[str, Any]:
     if not isinstance(raw, dict) or not isinstance(raw.get(key), dict):
         raise ValueError(f"{key!r} is not an object")
     return {name: read(value) for name, value in raw[key].items()}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is not an object")
+    return value
 
 
 def _string(value: Any) -> str:

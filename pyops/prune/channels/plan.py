@@ -33,12 +33,18 @@ def channel_plan(model: nn.Module) -> dict[str, Any]:
     Raises:
         ValueError: the model's channels were not pruned.
     """
-    plan = model.__dict__.get(_ATTRIBUTE)
-    if not isinstance(plan, dict):
+    plan = plan_of(model)
+    if plan is None:
         raise ValueError(
             f"channel_plan: the {type(model).__name__} has no plan: prune_channels did not make it"
         )
     return copy.deepcopy(plan)
+
+
+def plan_of(model: nn.Module) -> dict[str, Any] | None:
+    """The plan itself; None where there is none."""
+    plan = model.__dict__.get(_ATTRIBUTE)
+    return plan if isinstance(plan, dict) else None
 
 
 def apply_channel_plan(
@@ -164,8 +170,9 @@ def _check_rows(plan: Mapping[str, Any]) -> None:
     for row in plan.get("macs", []):
         counts = [row["before"], row["after"]]
         for pair in row["layers"].values():
-            before, after = pair
-            counts += [before, after]
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise TypeError(f"{_short(pair)} is not a list of 2 counts")
+            counts += pair
         _check_types(row, list(row["layers"]), counts)
 
 
