@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ...graph.net_inputs import guess_inputs
-from ...graph.net_trace import check_same, trace_net
 from ...graph.simple_code import CannotTraceError
 from ...quantize.copying import copy_model, evaluating
-from ...quantize.measure import arguments_of, run
+from ...quantize.measure import arguments_of
 from ...quantize.quantize import check_model
-from ...quantize.static.batches import Call, tensors_of
+from ...quantize.static.batches import Call
 from . import reshapes, rules  # noqa: F401  (register what calls do)
+from .graphs import Graphs, graphs_of
 from .layers import KINDS
 from .walk import Walk
 
@@ -76,11 +76,12 @@ def channel_groups(model: nn.Module, example_inputs: Any = None) -> ChannelGroup
     """The channels of a model's layers, grouped by what can only be removed together.
 
     ``nn.Linear``, ``nn.Conv1d`` to ``3d``, ``nn.BatchNorm1d`` to ``3d`` and ``nn.PReLU`` have
-    channels. They are followed on the model's graph in eval mode, through what acts on each channel
-    by itself, sums and products (which tie the channels of their operands), concatenation,
-    flattening, views and permutations. Where a call is not understood, its channels stay, and the
-    group says why. So do the channels of the model's inputs and outputs. (Groups on the graph:
-    Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, arXiv:2301.12900.)
+    channels. They are followed on the model's graph in eval mode, and on that in train mode where
+    it is another one (auxiliary heads), through what acts on each channel by itself, sums and
+    products (which tie the channels of their operands), concatenation, flattening, views and
+    permutations. Where a call is not understood, its channels stay, and the group says why. So do
+    the channels of the model's inputs and outputs. (Groups on the graph: Fang et al., "DepGraph:
+    Towards Any Structural Pruning", CVPR 2023, arXiv:2301.12900.)
 
     Args:
         model: any ``nn.Module`` that ``torch.fx`` can trace. It is not changed.
@@ -90,11 +91,13 @@ def channel_groups(model: nn.Module, example_inputs: Any = None) -> ChannelGroup
     Raises:
         TypeError: not an ``nn.Module``; a scripted, compiled or wrapped one; one that cannot be
             copied.
-        ValueError: the model cannot be traced, or fails on ``example_inputs``.
+        ValueError: the model cannot be traced, or fails on ``example_inputs``; in train mode, if it
+            has layers that eval mode does not reach.
     """
     check_model(model, False, "channel_groups")
     work = copy_model(model, True, "channel_groups")
-    return groups_of(work, call_of(work, example_inputs, "channel_groups"), "channel_groups")
+    call = call_of(work, example_inputs, "channel_groups")
+    return groups_of(work, graphs_of(work, call, "channel_groups"))
 
 
 def call_of(model: nn.Module, example_inputs: Any, workflow: str) -> Call:
@@ -112,40 +115,9 @@ def call_of(model: nn.Module, example_inputs: Any, workflow: str) -> Call:
         raise ValueError(f"{workflow}: example_inputs is None: {error}") from error
 
 
-def groups_of(model: nn.Module, call: Call, workflow: str) -> ChannelGroups:
-    """The groups of a model that this call may run on."""
-    expected = run(model, call, workflow)
-    tensors = tensors_of(model, call)
-    try:
-        if isinstance(tensors, str):
-            raise CannotTraceError(tensors)
-        if type(model) in KINDS:
-            raise CannotTraceError("it is one layer, whose outputs are the model's")
-        with evaluating(model):
-            graph = trace_net(model, list(tensors), unread=True)
-            values = list(tensors.values())
-            if not any(value.is_meta for value in values):
-                check_same(model, graph, values, expected)
-            shapes = _Shapes(model, graph)
-            shapes.run(*values)
-    except CannotTraceError as error:
-        name = type(model).__name__
-        raise ValueError(f"{workflow}: the graph of {name} cannot be made: {error}") from error
-    return _grouped(Walk(model, graph, shapes.found))
-
-
-class _Shapes(fx.Interpreter):
-    """Notes the shape of each node's tensor."""
-
-    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(model, graph=graph)
-        self.found: dict[fx.Node, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, Tensor) and n.op != "output":
-            self.found[n] = tuple(value.shape)
-        return value
+def groups_of(model: nn.Module, graphs: Graphs) -> ChannelGroups:
+    """The groups of a model with these graphs."""
+    return _grouped(Walk(model, graphs.each, graphs.shapes))
 
 
 def _grouped(walk: Walk) -> ChannelGroups:

@@ -12,6 +12,7 @@ from ...quantize.quantize import check_model
 from ...quantize.select import Patterns, select
 from .check import check_result
 from .choose import Choice, Limits, choose, scopes
+from .graphs import graphs_of, in_train_mode
 from .groups import ChannelGroups, call_of, groups_of, kept_of
 from .layers import KINDS
 from .macs import Macs
@@ -43,11 +44,11 @@ def prune_channels(
 
     The result is the same class with smaller layers under the same names, an ordinary float model
     to train on, ``pyops.fuse`` or ``pyops.quantize``. Channels that depend on each other leave
-    together (``channel_groups`` shows them); the model's inputs and outputs keep their sizes. Only
-    what runs in eval mode is looked at: parts that run in train mode alone keep their sizes. Before
-    it is returned, the model is compared on ``example_inputs``, in float64, with one of the old
-    size in which nothing reads the channels that left. An optimizer has to be made from the new
-    parameters. ``channel_plan`` says what was kept.
+    together (``channel_groups`` shows them); the model's inputs and outputs keep their sizes. So do
+    layers that run in neither eval nor train mode. Before it is returned, the model is compared on
+    ``example_inputs``, in float64, with one of the old size in which nothing reads the channels
+    that left. An optimizer has to be made from the new parameters. ``channel_plan`` says what was
+    kept.
 
     Args:
         model: any ``nn.Module`` that ``torch.fx`` can trace. It is not changed.
@@ -83,8 +84,9 @@ def prune_channels(
         TypeError: not an ``nn.Module``; a scripted, compiled or wrapped one; one that cannot be
             copied; an argument of another type.
         ValueError: an argument is out of range; nothing can be removed (each reason is listed); the
-            model cannot be traced, fails on ``example_inputs``, or would compute something else
-            with smaller layers. In all cases the model is as it was.
+            model cannot be traced (in train mode: if it has layers that run there alone), fails on
+            ``example_inputs``, or would compute something else with smaller layers. In all cases
+            the model is as it was.
     """
     check_model(model, False, _NAME)
     limits = _limits(sparsity, macs, round_to, least)
@@ -94,7 +96,8 @@ def prune_channels(
             raise ValueError(f"{_NAME}: {name} is on the meta device: it has no values to compare")
     work = copy_model(model, True, _NAME)
     call = call_of(work, example_inputs, _NAME)
-    groups = groups_of(work, call, _NAME)
+    graphs = graphs_of(work, call, _NAME)
+    groups = groups_of(work, graphs)
     why = _stay(work, groups, include, exclude, limits)
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     scores = _scores(work, groups, why, criterion, generator)
@@ -117,6 +120,8 @@ def prune_channels(
     unread(whole, groups, choice.removed)
     cut(work, kept, report, [macs_report])
     check_result(work, whole, call, _NAME)
+    if len(graphs.each) > 1:
+        check_result(work, whole, call, f"{_NAME}: in train mode", in_train_mode)
     del whole
     if not inplace:
         return work

@@ -8,7 +8,7 @@ that of Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023 (arXi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,10 @@ class Walk:
     """``shapes``: of each node's tensor; nodes that are no tensors are not in it."""
 
     def __init__(
-        self, model: nn.Module, graph: fx.Graph, shapes: Mapping[fx.Node, tuple[int, ...]]
+        self,
+        model: nn.Module,
+        graphs: Sequence[fx.Graph],
+        shapes: Mapping[fx.Node, tuple[int, ...]],
     ) -> None:
         self.model = model
         self.shapes = shapes
@@ -85,8 +88,9 @@ class Walk:
         self.values: dict[fx.Node, Value] = {}
         self.paths = {id(module): path for path, module in model.named_modules()}
         self._slots: dict[int, dict[str, Ids]] = {}
-        for node in graph.nodes:
-            self.values[node] = self._visit(node)
+        for graph in graphs:  # a layer in several of them has one input and one output
+            for node in graph.nodes:
+                self.values[node] = self._visit(node)
         self._tie_shared_tensors()
 
     def slots(self) -> list[tuple[str, str, Ids]]:
