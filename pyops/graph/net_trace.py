@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,25 @@ class _NetTracer(_Tracer):
         own = m.__class__.__module__.startswith("torch.nn") and type(m) is not nn.Sequential
         other = not runs_own_forward(m) or "forward" in m.__dict__ or has_hooks(m)
         return own or other or parametrize.is_parametrized(m) or _is_ours(m)
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A slice of a Sequential is made anew at each call and has no path; its parts have."""
+        if type(m) is nn.Sequential and not has_hooks(m) and not self._has_path(m):
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def _has_path(self, module: nn.Module) -> bool:
+        try:
+            self.path_of_module(module)
+        except NameError:
+            return False
+        return True
 
 
 def _is_ours(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import pyops
 from pyops.prune.channels import (
     channel_groups,
     channel_plan,
@@ -17,6 +18,7 @@ from pyops.testing.channels import (
     IMAGES,
     check_pruned,
     conv,
+    filled,
     net,
     pooled,
 )
@@ -179,3 +181,23 @@ def test_layers_whose_results_nothing_reads_run_all_the_same():
 
     small = check_pruned(net(forward, a=conv(3, 8), unread=conv(8, 6), fc=nn.Linear(8, 4)))
     assert (small.unread.in_channels, small.unread.out_channels) == (4, 3)
+
+
+def test_slices_of_a_sequential():
+    """Each call makes them anew; the layers in them are those of the model."""
+
+    class Sliced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), conv(8, 6))
+            self.fc = nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.fc(pooled(self.features[3:](self.features[:3](x))))
+
+    model = filled(Sliced())
+    small = check_pruned(model)
+    assert (small.features[1].num_features, small.features[3].out_channels) == (4, 3)
+    fused = pyops.fuse(small.float(), example_inputs=IMAGES.float())
+    with torch.inference_mode():
+        assert torch.allclose(fused(IMAGES.float()), small(IMAGES.float()), atol=1e-5)

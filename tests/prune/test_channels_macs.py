@@ -87,6 +87,16 @@ def test_the_last_step_takes_the_least_worth():
         assert sizes == {"a": 16, "b": 16, cheap: 8}
 
 
+def test_no_group_becomes_smaller_without_need():
+    """Of two, the one whose channels are worth less does not do alone, and the other one does."""
+    model = nn.Sequential(conv(3, 16, 3), nn.ReLU(), conv(16, 16, 3), nn.ReLU(), conv(16, 12, 3))
+    model = filled(model)
+    with torch.no_grad():
+        model[0].weight[8:] *= 1e-3
+    small = prune_channels(model, macs=0.65, example_inputs=IMAGES, round_to=8)
+    assert (small[0].out_channels, small[2].out_channels) == (16, 8)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [

@@ -25,7 +25,7 @@ def choose_for(
     """The choice of the lowest sparsity that leaves no more than ``share`` of ``macs``.
 
     Of the groups that become smaller at its last step, those whose channels are worth the least
-    (of the sum of their scores) go first, and no more than it takes.
+    (of the sum of their scores) go first, and none that it does not take.
 
     Raises:
         ValueError: no sparsity does.
@@ -77,10 +77,23 @@ def _between(
         return float(scores[index][more].sum()) / total if total else 0.0
 
     lost = {index: worth(index) for index in after.removed}
-    removed, notes = dict(before.removed), dict(before.notes)
-    for index in sorted(lost, key=lambda index: (lost[index], index)):
-        if enough(Choice(removed, notes)):
+    order = sorted(lost, key=lambda index: (lost[index], index))
+    taken: list[int] = []
+    for index in order:
+        if enough(_mixed(before, after, taken)):
             break
+        taken.append(index)
+    for index in reversed(taken):  # what came first may not be needed beside what came later
+        others = [one for one in taken if one != index]
+        if enough(_mixed(before, after, others)):
+            taken = others
+    return _mixed(before, after, taken)
+
+
+def _mixed(before: Choice, after: Choice, taken: Sequence[int]) -> Choice:
+    """``before``, but these groups as in ``after``."""
+    removed, notes = dict(before.removed), dict(before.notes)
+    for index in taken:
         removed[index] = after.removed[index]
         notes.pop(index, None)
         if index in after.notes:
