@@ -11,9 +11,9 @@ from torch import Tensor
 from .groups import ChannelGroup
 
 # Floats of an AVX-512 vector, and output channels of a tile of our convolutions. A tile of 16 takes
-# more than half the time of one of 32. With sparsity 0.5, MobileNetV2 at batch 1 gets faster by
-# 0.73 to 0.79 times as much as it multiplies less where groups of 32 may keep 16, and by 0.84 to
-# 0.86 times with multiples of 32 (bench/channels.py).
+# more than half the time of one of 32. In one run of MobileNetV2 at batch 1 with sparsity 0.5, the
+# time fell by 0.73 to 0.79 times as much as the products with multiples of 16, or where groups of
+# 32 might keep 16, and by 0.84 to 0.86 times with multiples of 32 (bench/channels.py).
 _LANES, _PANEL = 16, 32
 
 
