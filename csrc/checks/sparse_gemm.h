@@ -46,4 +46,11 @@ inline void sparse_layout(const char* op, const cpu::SparseHeader& h,
   packed_layout(op, h, kernel, h.nr == kernel.nr && h.kr == kernel.kr);
 }
 
+// Of a weight in panels: of the kernel's outputs or of half of them.
+inline void lists_layout(const char* op, const cpu::SparseHeader& h,
+                         const cpu::ConvKernel& kernel) {
+  const bool width = h.nr == kernel.nr || h.nr == kernel.nr / 2;
+  packed_layout(op, h, kernel, width && h.kr == kernel.kr);
+}
+
 }  // namespace pyops::checks

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .. import backends
+from ..ops.conv_relu import panels_kernel_of
 from ..ops.conv_relu_checks import DTYPES, winograd_takes
 from ..ops.conv_relu_packing import ALGORITHMS, WEIGHT_DTYPES, read_header
 from ..ops.pairs import kernel_of
@@ -83,20 +85,33 @@ class PackedFloatConv(PackedBase):
     @property
     def runs_on(self) -> str:
         """See ``PackedBase``."""
-        return SPARSE_OP if self.algorithm == "sparse" else self.op
+        return SPARSE_OP if self.algorithm == "sparse" and not self._panels() else self.op
 
     @property
     def kernel(self) -> str:
         """See ``PackedBase``: float32 does not run on kernels with bfloat16 products."""
+        if self._panels():
+            return panels_kernel_of(self.dtype)
         return kernel_of(self.runs_on, self.dtype)
 
     @property
     def remark(self) -> str:
         """See ``PackedBase``."""
         if self.algorithm == "sparse":
-            return packed_sparse(self.zeros)
+            told = packed_sparse(self.zeros)
+            return f"{told}, in panels of outputs" if self._panels() else told
         winograd = self.algorithm == "winograd" and self.dtype == torch.float32
         return "packed for Winograd F(2x2, 3x3)" if winograd else ""
+
+    def _panels(self) -> bool:
+        """Whether outputs are in lanes, as those of a dense weight."""
+        return self.device.type == "cpu" and read_header(self.get()).panels
+
+    def _wanted(self) -> str:
+        """See ``PackedBase``: sparse weights go to the kernels of either op."""
+        if self.algorithm != "sparse":
+            return super()._wanted()
+        return f"{backends.layout(SPARSE_OP)} {backends.layout(self.op)}"
 
     def unpack(self) -> Tensor:
         """The plain weight, a new tensor."""

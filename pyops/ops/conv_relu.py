@@ -217,6 +217,15 @@ def kernel_of(dtype: torch.dtype) -> str:
     return pairs.kernel_of(own.OP, dtype)
 
 
+def panels_kernel_of(dtype: torch.dtype) -> str:
+    """Kernel for sparse weights of ``dtype`` whose outputs are in lanes: one without strips."""
+    name = kernel_of(dtype)
+    rows = backends.implementations(own.OP)
+    at = next((i for i, row in enumerate(rows) if row.name == name), 0)
+    takes = (row for row in rows[at:] if row.name == name or not row.test_only)
+    return next((row.name for row in takes if row.layout.endswith(("k1", "k2"))), name)
+
+
 def layout_of(dtype: torch.dtype) -> str:
     """Tag of the layout in which that kernel takes weights."""
     name = kernel_of(dtype)

@@ -32,10 +32,11 @@ class Header:
     shape: tuple[int, int, int, int]
     groups: int
     algorithm: int  # of ALGORITHMS
+    panels: bool = False  # a sparse weight with outputs in lanes (csrc/cpu/sparse_gemm/blocks.h)
 
     @property
     def layout(self) -> str:
-        return f"n{self.nr}k{self.kr}" if self.nr else "plain"
+        return f"n{self.nr}k{self.kr}{' panels' * self.panels}" if self.nr else "plain"
 
 
 def read_header(packed: Tensor) -> Header:
@@ -49,6 +50,7 @@ def read_header(packed: Tensor) -> Header:
     raw = bytes(packed[:HEADER_BYTES].tolist())
     magic, version, nr, kr, dtype, _, oc, cg, kh, kw, groups, algorithm = _HEADER.unpack(raw)
     # A sparse weight has the same header (csrc/cpu/sparse_gemm/pack.h) but for its end.
+    panels = magic == SPARSE_MAGIC and algorithm == 0  # the depth of its blocks of x
     if magic == SPARSE_MAGIC:
         algorithm = ALGORITHMS.index("sparse")
     elif magic != MAGIC:
@@ -60,7 +62,7 @@ def read_header(packed: Tensor) -> Header:
     codes = 0 <= dtype < len(WEIGHT_DTYPES) and 0 <= algorithm < len(ALGORITHMS)
     if not codes or min(nr, kr) < 0 or min(oc, cg, kh, kw, groups) < 1:
         raise ValueError("packed weight: its header is damaged")
-    return Header(nr, kr, WEIGHT_DTYPES[dtype], (oc, cg, kh, kw), groups, algorithm)
+    return Header(nr, kr, WEIGHT_DTYPES[dtype], (oc, cg, kh, kw), groups, algorithm, panels)
 
 
 def pack_plain(weight: Tensor, groups: int, algorithm: int = 0) -> Tensor:

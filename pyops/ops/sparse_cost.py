@@ -11,9 +11,10 @@ int8: at about 60 %.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import conv_relu_checks
@@ -26,7 +27,9 @@ class Costs:
     """``dense``: a weight of the dense product, by algorithm. ``entry``: one of an output by
     itself; ``shared``: one k of four outputs with one pattern, which pays from ``least_shared``
     entries for a k on. ``value``: transposing a value of k; ``output``: transposing and finishing
-    an output; ``block``: an output's sums that come and go with ``depth`` values of k.
+    an output; ``block``: an output's sums that come and go with ``depth`` values of k. ``panels``:
+    a k of an output (or a pair of bfloat16 k) in panels of so many outputs, each of which has all k
+    that one of them has (``csrc/cpu/sparse_gemm/blocks.h``).
     """
 
     dense: dict[str, float]
@@ -37,13 +40,15 @@ class Costs:
     output: float
     block: float
     depth: int
+    panels: dict[int, float] = field(default_factory=dict)
 
 
 # 4 fused multiply-adds for a weight, two a cycle, at 88 % of that. Winograd's algorithm takes 16
 # products for 36, and its transforms.
-FLOAT = Costs({"direct": 2.27, "winograd": 1.33}, 3.4, 10.0, 10 / 3, 7.0, 14.0, 12.0, 192)
+PANELS = {32: 2.27, 16: 2.6}
+FLOAT = Costs({"direct": 2.27, "winograd": 1.33}, 3.4, 10.0, 10 / 3, 7.0, 14.0, 12.0, 192, PANELS)
 # bfloat16 where two entries are multiplied at once.
-PAIRS = Costs(FLOAT.dense, 2.2, 4.9, 2.4, 4.0, 14.0, 12.0, 384)
+PAIRS = Costs(FLOAT.dense, 2.2, 4.9, 2.4, 4.0, 14.0, 12.0, 384, PANELS)
 # 4 vectors of products for four weights, two a cycle, at 95 % of that.
 CODES = Costs({"direct": 0.53}, 1.3, 2.9, 2.2, 8.0, 16.0, 14.0, 512)
 OUTPUTS_SHARING = 4
@@ -73,6 +78,25 @@ def sparse_cycles(weight: Tensor, groups: int, costs: Costs) -> float:
     return own + outputs * (costs.output + costs.block * blocks) + groups * k * costs.value
 
 
+def panel_cycles(weight: Tensor, groups: int, pairs: bool, costs: Costs) -> float:
+    """Of 64 tokens by ``weight [OC, C / groups, KH, KW]`` in the better of ``costs.panels``."""
+    channels, taps = weight.shape[1], weight[0, 0].numel()
+    if pairs and channels % 2 and taps > 1:  # a pair of two taps
+        return math.inf
+    entries = (weight != 0).reshape(groups, weight.shape[0] // groups, channels, taps)
+    if pairs:
+        whole = F.pad(entries, (0, 0, 0, channels % 2))
+        entries = whole[:, :, ::2] | whole[:, :, 1::2]
+    best = math.inf
+    for outputs, cost in costs.panels.items():
+        spare = -entries.shape[1] % outputs
+        padded = F.pad(entries, (0, 0, 0, 0, 0, spare))
+        split = padded.reshape(groups, -1, outputs, *padded.shape[2:])
+        kept = int(split.any(2).sum())
+        best = min(best, outputs * (cost * kept + costs.output * groups * split.shape[1]))
+    return best
+
+
 def share_of_dense(
     weight: Tensor,
     groups: int = 1,
@@ -90,11 +114,13 @@ def share_of_dense(
     costs = costs_of(dtype)
     with torch.no_grad():
         dense = costs.dense[algorithm] * weight.numel()
-        if costs is not CODES and multiplies_pairs(conv_relu_checks.OP, dtype):
+        pairs = costs is not CODES and multiplies_pairs(conv_relu_checks.OP, dtype)
+        if pairs:
             dense /= 2
         if not dense:
             return float("inf")
-        return sparse_cycles(weight, groups, costs) / dense
+        tokens = sparse_cycles(weight, groups, costs)
+        return min(tokens, panel_cycles(weight, groups, pairs, costs)) / dense
 
 
 def pays(share: float) -> bool:

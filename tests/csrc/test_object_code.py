@@ -83,7 +83,7 @@ INT8_SPARSE = (
 )
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(
-    r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|depthwise_sums)<"
+    r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|list_sums|depthwise_sums)<"
 )
 SPARSE_PRODUCTS = re.compile(r"::(add_pairs<|add_quad<|few_strips<|sparse_(multiply|few_rows)\()")
 _KERNELS = {
@@ -156,6 +156,19 @@ def test_hot_loop_of_convolutions(object_code, opcodes, expected):
     # 14 pointers do not fit into 16 registers with all else; no sum may be among what is kept.
     sums = [i for i in loop if i.spills and "mm" in i.operands]
     assert not sums, f"{expected.kernel} spills sums in its hot loop"
+
+
+@pytest.mark.parametrize(
+    "expected", [e for e in CONV_RELU if e.kernel != "amx"], ids=lambda e: e.kernel
+)
+@pytest.mark.parametrize("columns", ["true", "false"])
+def test_hot_loop_of_lists(object_code, opcodes, expected, columns):
+    """Of sparse weights in panels: one step of k, from columns of x or from 14 pointers."""
+    pattern = rf"pyops::cpu::{expected.kernel}::.*list_sums<\d+, 2, {columns}>"
+    loop = object_code.hottest_loop(pattern, expected.opcode.split()[0])
+    assert_whole_tiles(opcodes(loop), expected)
+    spilled = [i for i in loop if i.spills and (columns == "true" or "mm" in i.operands)]
+    assert not spilled, f"{expected.kernel} spills in its hot loop"
 
 
 @pytest.mark.parametrize("expected", FEW_ROWS, ids=lambda e: e.kernel)

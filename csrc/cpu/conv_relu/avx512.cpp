@@ -25,6 +25,8 @@ constexpr int kMr = 14, kTileVecs = 2, kNr = kTileVecs * kLanes;
 inline F32 dot(F32 a, F32 b, F32 c) { return fma(a, b, c); }
 
 #include "cpu/conv_relu/tile.inl.h"
+#include "cpu/conv_relu/column_floats.inl.h"
+#include "cpu/conv_relu/lists.inl.h"
 #include "cpu/conv_relu/depthwise.inl.h"
 #include "cpu/conv_relu/pool.inl.h"
 #include "cpu/conv_relu/winograd.inl.h"

@@ -26,19 +26,31 @@ inline F32 dot(F32 a, F32 b, F32 c) {
   return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
 }
 
+template <bool kWhole>
+inline F32 column_values(const ConvGather& g, const void* row, int64_t d) {
+  const auto* from = static_cast<const uint16_t*>(row) + g.offset + d;
+  return _mm512_castsi512_ps(kWhole ? _mm512_loadu_si512(from)
+                                    : _mm512_maskz_loadu_epi16(first_16_bits(g.depth - d), from));
+}
+
 #include "cpu/conv_relu/tile.inl.h"
+#include "cpu/conv_relu/lists.inl.h"
 #include "cpu/conv_relu/depthwise.inl.h"
 #include "cpu/conv_relu/pool.inl.h"
 #include "cpu/conv_relu/winograd.inl.h"
 
 }  // namespace
 
-void conv_tile(const ConvTile& tile) { tile_of_vectors(tile); }
+void conv_tile(const ConvTile& tile) {
+  tile.list ? list_tile_of_vectors(tile) : tile_of_vectors(tile);
+}
 void conv_depthwise(const ConvDepthwise& task) { depthwise_of_vectors(task); }
 void conv_pool(const FloatWindow& window) { pool_of_vectors(window); }
 void conv_winograd_input(const WinogradInput& input) { winograd_input(input); }
 void conv_winograd_output(const WinogradOutput& output) { winograd_output(output); }
-void conv_gather(const ConvGather& gather) { gather_pairs(gather); }
+void conv_gather(const ConvGather& gather) {
+  gather.columns ? gather_columns(gather) : gather_pairs(gather);
+}
 void conv_start() {}
 void conv_stop() {}
 

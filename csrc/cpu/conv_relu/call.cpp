@@ -2,6 +2,7 @@
 
 #include "cpu/conv_relu/run.h"
 #include "cpu/conv_relu/winograd.h"
+#include "cpu/sparse_gemm/blocks.h"
 #include "cpu/sparse_gemm/run.h"
 
 namespace pyops::cpu {
@@ -11,6 +12,12 @@ const ConvKernel& conv_kernel_for(Dtype type) {
   if (active.products == ConvProducts::f32 || type == Dtype::bf16) return active;
   const ConvKernel* row = &active;  // its level includes those of the rows that follow
   while (row->test_only || row->products != ConvProducts::f32) ++row;
+  return *row;
+}
+
+const ConvKernel& list_kernel_for(Dtype type) {
+  const ConvKernel* row = &conv_kernel_for(type);
+  while (row->strips() || (row->test_only && row != &best<ConvKernel>(conv_relu_kernels))) ++row;
   return *row;
 }
 
@@ -40,8 +47,13 @@ void ConvReluCall::take_weight(const char* op, const ConvArguments& a) {
   int64_t groups;
   if (checks::is_sparse(a.packed)) {
     const SparseHeader& h = checks::packed_sparse(op, a.packed, a.weight_shape, type_);
-    sparse_ = &sparse_kernel_for(static_cast<Dtype>(h.type));
-    checks::sparse_layout(op, h, *sparse_);
+    if (h.of_panels()) {
+      kernel_ = &list_kernel_for(type_);
+      checks::lists_layout(op, h, *kernel_);
+    } else {
+      sparse_ = &sparse_kernel_for(static_cast<Dtype>(h.type));
+      checks::sparse_layout(op, h, *sparse_);
+    }
     groups = h.groups;
   } else {
     const ConvHeader& h = checks::packed_conv(op, a.packed, a.weight_shape, type_);
@@ -68,6 +80,10 @@ void ConvReluCall::run(const void* x, const void* residual, void* out, int64_t i
   e.residual = residual;
   e.out = out;
   if (sparse_ != nullptr) return run_sparse({*sparse_, packed_, shape, type_, x, e});
+  if (is_sparse(packed_)) {
+    const ConvLists lists = lists_of(packed_);
+    return run_conv({*kernel_, packed_, shape, type_, x, e, &lists});
+  }
   const ConvCall call = {*kernel_, packed_, shape, type_, x, e};
   winograd_runs(conv_header(packed_), shape) ? run_winograd(call) : run_conv(call);
 }

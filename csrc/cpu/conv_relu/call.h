@@ -33,10 +33,11 @@ class ConvReluCall {
   ConvShape shape_;
   Dtype type_;
   const void* packed_;
+  // One of them; of a sparse weight that the tiles of conv_relu take (blocks.h) the first.
   const ConvKernel* kernel_ = nullptr;
-  const SparseGemmKernel* sparse_ = nullptr;  // of a sparse weight; then there is no other kernel
-  OptionalTensor bias_, slope_;               // contiguous
-  Epilogue epilogue_;                         // lacks what run() is given
+  const SparseGemmKernel* sparse_ = nullptr;
+  OptionalTensor bias_, slope_;  // contiguous
+  Epilogue epilogue_;            // lacks what run() is given
 };
 
 // The kernel that is allowed now: rows with bf16 products take bf16 images alone.

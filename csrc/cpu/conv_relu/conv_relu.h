@@ -25,6 +25,15 @@ enum class ConvProducts : int { f32, bf16 };
 // Most pixels of a tile, and of a tile register.
 constexpr int kConvPixels = 32, kConvStrip = 16;
 
+// Which k of a panel a tile multiplies, where the weight is sparse (lists.h). Places count values
+// of k from the segment's first on, or pairs of them.
+struct ConvList {
+  const uint32_t* counts;  // [segments]
+  const uint16_t* at;      // the places of all segments, one after another
+  int nr;                  // channels of the panel: those of the kernel, or half of them
+  const void* columns;     // [segments][depth][column]: all of x, or null: it is where rows say
+};
+
 // Some pixels of one row of tiles by one panel of output channels. K is what segments * depth comes
 // to, where a gathered tile counts its padding.
 struct ConvTile {
@@ -42,6 +51,7 @@ struct ConvTile {
   int64_t m0, n0;  // the first pixel and output channel
   const Epilogue* epilogue;
   const char* ahead;  // this tile's share of the panel that comes next, for kernels that prefetch
+  const ConvList* list = nullptr;  // of a sparse weight; w holds what is listed. Never in strips
 };
 
 // out[r][0 .. ld) = the segments of pixel r one after another, zeros behind them.
@@ -50,8 +60,9 @@ struct ConvGather {
   int64_t segments, depth, offset;
   Dtype type;
   int pixels;
-  void* out;   // float32, or for bf16 products bf16
-  int64_t ld;  // elements
+  void* out;             // float32, or for bf16 products bf16
+  int64_t ld;            // elements
+  bool columns = false;  // instead, out[segment][k or pair of k][column] (lists.h)
 };
 
 // Some rows of the output of a depthwise convolution by some channels.

@@ -3,8 +3,7 @@
 #pragma once
 #include <cstring>
 
-#include "cpu/common/buffer.h"
-#include "cpu/conv_relu/rows.h"
+#include "cpu/conv_relu/padded.h"
 #include "cpu/conv_relu/work.h"
 
 namespace pyops::cpu {
@@ -18,43 +17,19 @@ constexpr int64_t kDepthwiseCols = 64, kDepthwiseBytes = 1 << 20;
 // Taps of fewer channels are not worth a pointer each: the image is copied with its padding, so
 // that a line of taps is one segment.
 constexpr int64_t kFewChannels = 16;
+// From so many bytes of a tile's pixels on lists take columns, and only for so many outputs.
+constexpr int64_t kColumnsBytes = 48 << 10, kColumnsOutputs = 256;
 // Addresses so far apart share a set of the first-level cache.
 constexpr int64_t kSetBytes = 4096;
 // More pixels than a set has ways would push each other out.
 constexpr int kSetWays = 8;
-
-// The image with its padding as zeros, in `buffer`.
-inline void pad_image(ConvInput* input, Buffer* buffer) {
-  ConvShape& s = input->shape;
-  const int64_t pixel = s.c * input->element, h = s.h + s.top + s.bottom;
-  const int64_t w = s.w + s.left + s.right, line = w * pixel;
-  char* out = static_cast<char*>(buffer->get(s.n * h * line));
-  parallel_range(s.n * h, kSerialCodes / (line + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      char* to = out + i * line;
-      const int64_t y = i % h - s.top;
-      if (y < 0 || y >= s.h) {
-        std::memset(to, 0, line);
-        continue;
-      }
-      const char* from = input->x + (i / h * s.h + y) * s.w * pixel;
-      std::memset(to, 0, s.left * pixel);
-      std::memcpy(to + s.left * pixel, from, s.w * pixel);
-      std::memset(to + (s.left + s.w) * pixel, 0, s.right * pixel);
-    }
-  });
-  input->end = out + s.n * h * line;
-  s.h = h, s.w = w;
-  s.top = s.bottom = s.left = s.right = 0;
-  input->x = out;
-}
 
 // Strips to a row of output pixels, for kernels that take pixels in strips of equal distance; 0:
 // tiles go on from row to row. Where windows overlap that is to gather each of them, which costs
 // more than the idle part of a strip.
 inline int64_t strips_of_row(const ConvCall& call) {
   const ConvShape& s = call.shape;
-  const ConvHeader& h = conv_header(call.packed);
+  const ConvHeader& h = call.header();
   const bool overlap = s.kh > s.stride_h || s.kw > s.stride_w;
   const int64_t across = s.dilation_w == 1 && s.groups == 1 ? s.kw : 1;
   if (!call.kernel.strips() || h.depthwise() || !overlap || across * h.cg % h.kr != 0) return 0;
@@ -87,7 +62,7 @@ struct ConvPlan {
 // Tiles are rows of the output, panels are blocks of channels.
 inline ConvPlan plan_depthwise(const ConvCall& call, const ConvInput& input) {
   const ConvShape& s = input.shape;
-  ConvPlan p = {call, conv_header(call.packed), input, false, 0, s.n * s.oh, 0, 0, 1, 0, 0};
+  ConvPlan p = {call, call.header(), input, false, 0, s.n * s.oh, 0, 0, 1, 0, 0};
   p.panels = (s.c + kDepthwiseCols - 1) / kDepthwiseCols;
   const int64_t read = s.w * s.c * input.element * s.stride_h;
   p.block_tiles = static_cast<int>(max64(1, min64(p.tiles, kDepthwiseBytes / (read + 1))));
@@ -95,8 +70,19 @@ inline ConvPlan plan_depthwise(const ConvCall& call, const ConvInput& input) {
   return p;
 }
 
+// Whether lists read columns of x, a cache line of them to an entry, and not the pixels where they
+// are, which is a line of each: where those would come from the second-level cache, or where a
+// panel is a vector wide and pointers take as long to reload as it takes to multiply.
+inline void plan_lists(ConvPlan* p) {
+  const ConvHeader& h = p->header;
+  const int mr = p->call.kernel.mr;
+  p->tile_bytes = round_up(h.padded_k() * h.element_bytes() * conv_column(mr), 64);
+  const bool far = mr * h.k() * h.element_bytes() >= kColumnsBytes || h.nr < p->call.kernel.nr;
+  p->gather = p->gather || (far && h.taps() == 1 && h.group_oc() >= kColumnsOutputs);
+}
+
 inline ConvPlan plan_conv(const ConvCall& call, const ConvInput& input, int64_t row_strips) {
-  const ConvHeader& h = conv_header(call.packed);
+  const ConvHeader& h = call.header();
   if (h.depthwise()) return plan_depthwise(call, input);
   const ConvShape& s = input.shape;
   const ConvKernel& kernel = call.kernel;
@@ -112,6 +98,7 @@ inline ConvPlan plan_conv(const ConvCall& call, const ConvInput& input, int64_t 
   p.panels = conv_parts(h);
   p.table_bytes = h.taps() * kernel.mr * 8;
   p.tile_bytes = kernel.mr * p.ld * product;
+  if (call.lists != nullptr) plan_lists(&p);
   const int64_t read = p.gather ? p.tile_bytes : kernel.mr * s.c * input.element * s.kh;
   p.block_tiles = static_cast<int>(max64(1, min64(kBlockTiles, kBlockBytes / (read + 1))));
   return p;
@@ -121,9 +108,30 @@ struct BlockTile {
   ConvTile tile;
   ConvRows found;
   const void** table;
-  int64_t ahead;  // bytes of the next panel before this tile's share
   bool gather;
+  const void* columns;  // of a gathered tile of lists
 };
+
+struct ConvPanel {
+  const char* w;
+  int64_t bytes;
+  ConvList list;
+};
+
+inline ConvPanel panel_at(const ConvPlan& p, int64_t index) {
+  const ConvHeader& h = p.header;
+  const ConvLists* lists = p.call.lists;
+  if (lists == nullptr) {
+    return {conv_panel(p.call.packed, index / h.panels(), index % h.panels()), h.panel_bytes(), {}};
+  }
+  const char* from = lists->packed + lists->begins[index];
+  const auto* counts = reinterpret_cast<const uint32_t*>(from);
+  int64_t entries = 0;
+  for (int64_t s = 0; s < lists->segments(); ++s) entries += counts[s];
+  return {from + ConvLists::values_at(lists->segments(), entries),
+          lists->bytes(index),
+          {counts, reinterpret_cast<const uint16_t*>(counts + lists->segments()), h.nr, nullptr}};
+}
 
 // One group's pixels of tile `index` of a block, one after another, and pointers to them.
 inline void gather_tile(const ConvPlan& p, int64_t group, int index, char* scratch, BlockTile* b) {
@@ -133,6 +141,12 @@ inline void gather_tile(const ConvPlan& p, int64_t group, int index, char* scrat
   char* out = gathered + index * p.tile_bytes;
   pixels += index * kConvPixels;
   ConvTile& t = b->tile;
+  if (p.call.lists != nullptr) {
+    p.call.kernel.gather({b->table, b->found.segments, b->found.depth, group * p.header.cg,
+                          p.call.type, t.pixels, out, p.ld, true});
+    b->columns = out;
+    return;
+  }
   p.call.kernel.gather({b->table, b->found.segments, b->found.depth, group * p.header.cg,
                         p.call.type, t.pixels, out, p.ld});
   for (int r = 0; r < t.pixels; ++r) pixels[r] = out + r * p.ld * product;
@@ -147,7 +161,7 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
                       int64_t panel_end, char* scratch) {
   const ConvHeader& h = p.header;
   const int count = static_cast<int>(last - first);
-  const int64_t panels = h.panels(), lines = h.panel_bytes() / 64;
+  const int64_t panels = h.panels();
   BlockTile tiles[kBlockTiles];
   for (int64_t i = 0, m0 = p.first_pixel(first), end; i < count; ++i, m0 = end) {
     end = p.first_pixel(first + i + 1);
@@ -157,7 +171,7 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
     const ConvTile tile = {table, found.segments, found.depth, 0, p.call.type,      nullptr, pixels,
                            0,     found.step,     m0,          0, &p.call.epilogue, nullptr};
     const bool broken = found.depth % h.kr != 0 || (p.call.kernel.strips() && found.step == 0);
-    tiles[i] = {tile, found, table, lines * i / count * 64, p.gather || broken};
+    tiles[i] = {tile, found, table, p.gather || broken, nullptr};
   }
   const int64_t start = panel;
   // Pixels of a 1 x 1 convolution that come from memory, where the panels stay in cache.
@@ -167,14 +181,12 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
   int64_t group = panel / panels, own = panel % panels;
   bool next_group = true;
   for (; panel < panel_end; ++panel) {
-    const char* w = conv_panel(p.call.packed, group, own);
-    const char* ahead = panel + 1 < panel_end
-                            ? w + h.panel_bytes()
-                            : conv_panel(p.call.packed, start / panels, start % panels);
+    ConvPanel now = panel_at(p, panel);
+    const ConvPanel next = panel_at(p, panel + 1 < panel_end ? panel + 1 : start);
     for (int i = 0; i < count; ++i) {
       ConvTile& t = tiles[i].tile;
-      t.w = w;
-      t.ahead = ahead + tiles[i].ahead;
+      t.w = now.w;
+      t.ahead = next.w + next.bytes / 64 * i / count * 64;
       if (streams && panel == start) {
         t.ahead = p.input.x + (t.m0 + t.pixels) * p.input.shape.c * p.input.element;
       }
@@ -185,6 +197,8 @@ inline void run_block(const ConvPlan& p, int64_t first, int64_t last, int64_t pa
       } else if (next_group) {
         gather_tile(p, group, i, scratch, &tiles[i]);
       }
+      now.list.columns = tiles[i].columns;
+      t.list = p.call.lists != nullptr ? &now.list : nullptr;
       p.call.kernel.tile(t);
     }
     next_group = ++own == panels;
@@ -209,15 +223,24 @@ inline void run_depthwise(const ConvPlan& p, int64_t first, int64_t last, int64_
 
 inline Grid split_conv(const ConvPlan& p) {
   const ConvShape& s = p.input.shape;
-  const int64_t k = p.header.k();
-  return split_work({s.pixels() * s.oc * k, 1.0 * p.call.kernel.mr * p.header.nr * k, p.tiles,
-                     p.panels, 1.0 * s.n * s.h * s.w * s.c * p.input.element,
-                     1.0 * conv_direct_bytes(p.header)});
+  const ConvLists* lists = p.call.lists;
+  const double all = 1.0 * conv_direct_bytes(p.header);
+  const double bytes = lists ? 1.0 * (lists->begins[p.panels] - lists->begins[0]) : all;
+  const double k = 1.0 * p.header.k() * bytes / all;  // on average
+  return split_work({static_cast<int64_t>(1.0 * s.pixels() * s.oc * k),
+                     p.call.kernel.mr * p.header.nr * k, p.tiles, p.panels,
+                     1.0 * s.n * s.h * s.w * s.c * p.input.element, bytes});
+}
+
+// Where thread `part` of grid.tn begins.
+inline int64_t panel_cut(const ConvPlan& p, const Grid& grid, int64_t part) {
+  if (p.call.lists != nullptr) return p.call.lists->cut(part, grid.tn);
+  return Grid::cut(p.panels, grid.tn, part);
 }
 
 inline void run_conv(const ConvCall& call) {
   static thread_local Buffer scratch, padded, zeros;
-  const ConvHeader& h = conv_header(call.packed);
+  const ConvHeader& h = call.header();
   const ConvShape& s = call.shape;
   const int64_t element = dtype_bytes(call.type);
   const char* x = static_cast<const char*>(call.x);
@@ -227,7 +250,7 @@ inline void run_conv(const ConvCall& call) {
                      x + s.n * s.h * s.w * s.c * element,
                      nullptr,
                      false,
-                     s.dilation_w == 1 && s.groups == 1};
+                     s.dilation_w == 1 && s.groups == 1 && call.lists == nullptr};
   const int64_t depth = (input.lines ? s.kw : 1) * h.cg;
   input.first = call.kernel.strips() && depth % h.kr == 0;
   const int64_t row_strips = strips_of_row(call);
@@ -245,7 +268,8 @@ inline void run_conv(const ConvCall& call) {
     call.kernel.start();
     for (int64_t i = begin; i < end; ++i) {
       const int64_t last = grid.row_end(i, p.tiles);
-      const int64_t panel = grid.col(i, p.panels), panel_end = grid.col_end(i, p.panels);
+      const int64_t panel = panel_cut(p, grid, i % grid.tn);
+      const int64_t panel_end = panel_cut(p, grid, i % grid.tn + 1);
       if (h.depthwise()) {
         run_depthwise(p, grid.row(i, p.tiles), last, panel, panel_end, own + i * bytes);
         continue;

@@ -2,7 +2,7 @@
 #pragma once
 #include "cpu/common/driver.h"
 #include "cpu/common/partition.h"
-#include "cpu/conv_relu/pack.h"
+#include "cpu/conv_relu/lists.h"
 
 namespace pyops::cpu {
 
@@ -13,6 +13,9 @@ struct ConvCall {
   Dtype type;
   const void* x;
   Epilogue epilogue;
+  const ConvLists* lists = nullptr;  // of a sparse weight
+
+  const ConvHeader& header() const { return lists ? lists->header : conv_header(packed); }
 };
 
 // tile_products: of one tile of pixels by one panel of output channels.

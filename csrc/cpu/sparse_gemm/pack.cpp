@@ -1,3 +1,4 @@
+#include "cpu/sparse_gemm/blocks.h"
 #include "cpu/sparse_gemm/entries.h"
 #include "cpu/sparse_gemm/few_rows.h"
 
@@ -32,8 +33,10 @@ bool known_products(const SparseHeader& h) {
 }
 
 bool known_format(const SparseHeader& h) {
-  const bool layout = h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
-                      h.kc <= most_depth(h) && h.kc * h.row_bytes() < kBlockReach;
+  if (h.of_panels() && !(h.cg >= 1 && h.kr >= 1 && known_blocks(h))) return false;
+  const bool layout =
+      h.of_panels() || (h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
+                        h.kc <= most_depth(h) && h.kc * h.row_bytes() < kBlockReach);
   const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1 &&
                      (h.few == 0 || h.few == 1);
   if (!known_products(h) || !layout || !shape || h.oc % h.groups != 0) return false;
@@ -190,6 +193,7 @@ const char* sparse_problem(const void* packed, int64_t bytes) {
   }
   inside = inside && (h.few ? begins[parts] < bytes : round_up(begins[parts], 64) == bytes);
   if (!inside) return "its table of sections is damaged";
+  if (h.of_panels() && !blocks_fit(packed)) return "its lists of k are damaged";
   return h.few ? few_problem(packed, bytes) : nullptr;
 }
 
@@ -202,6 +206,7 @@ void sum_weights(const SparseHeader& h, const int8_t* w, int32_t* sums) {
 
 void unpack_sparse(const void* packed, int64_t first, int64_t last, const SparseMatrix& to) {
   const SparseHeader& h = sparse_header(packed);
+  if (h.of_panels()) return unpack_blocks(packed, first, last, to);
   for (int64_t part = first; part < last; ++part) {
     each_entry(h, static_cast<const char*>(packed), part,
                [&](int64_t row, int64_t k, const char* weight) {
@@ -227,6 +232,7 @@ void unpack_sparse(const void* packed, int64_t first, int64_t last, const Sparse
 
 void refresh_sparse(void* packed, int64_t first, int64_t last, const SparseMatrix& from) {
   const SparseHeader& h = sparse_header(packed);
+  if (h.of_panels()) return refresh_blocks(packed, first, last, from);
   for (int64_t part = first; part < last; ++part) {
     each_entry(h, static_cast<char*>(packed), part, [&](int64_t row, int64_t k, char* weight) {
       const int64_t at = from.place(h, row, k);

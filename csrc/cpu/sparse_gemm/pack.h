@@ -36,15 +36,17 @@ struct SparseHeader {
   int32_t type;      // Dtype of the weight: f32 or bf16; s8
   int32_t products;  // SparseProducts of the kernel
   int32_t oc, cg, kh, kw, groups;
-  int32_t kc;     // values of k in a block
+  int32_t kc;     // values of k in a block; 0: panels take the place of sections (blocks.h)
   int32_t few;    // 1: the form of few_rows.h follows the sections
   int64_t bytes;  // of all
 
   int64_t taps() const { return int64_t{kh} * kw; }
   int64_t k() const { return taps() * cg; }
   int64_t group_oc() const { return oc / groups; }
-  int64_t sections() const { return (group_oc() + kSectionRows - 1) / kSectionRows; }
-  int64_t blocks() const { return (k() + kc - 1) / kc; }
+  bool of_panels() const { return kc == 0; }
+  int64_t section_rows() const { return of_panels() ? nr : kSectionRows; }
+  int64_t sections() const { return (group_oc() + section_rows() - 1) / section_rows(); }
+  int64_t blocks() const { return of_panels() ? 1 : (k() + kc - 1) / kc; }
   int64_t parts() const { return groups * blocks() * sections(); }
   bool of_codes() const { return products == static_cast<int32_t>(SparseProducts::s32); }
   bool of_pairs() const { return products == static_cast<int32_t>(SparseProducts::bf16); }
@@ -54,6 +56,7 @@ struct SparseHeader {
   }
   int64_t sums_at() const { return 64 + 8 * (parts() + 1); }
   int64_t sections_at() const {
+    if (of_panels()) return round_up(sums_at(), 64);
     return sums_at() + (of_codes() ? round_up(4 * int64_t{oc}, 8) : 0);
   }
 };
@@ -106,6 +109,8 @@ const char* sparse_problem(const void* packed, int64_t bytes);
 inline bool is_sparse(const void* packed, int64_t bytes) {
   return bytes >= 64 && std::memcmp(packed, kSparseMagic, sizeof kSparseMagic) == 0;
 }
+
+inline bool is_sparse(const void* packed) { return is_sparse(packed, 64); }
 
 inline const SparseHeader& sparse_header(const void* packed) {
   return *static_cast<const SparseHeader*>(packed);

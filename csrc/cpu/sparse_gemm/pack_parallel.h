@@ -5,6 +5,7 @@
 
 #include "checks/sparse_gemm.h"
 #include "cpu/common/driver.h"
+#include "cpu/sparse_gemm/blocks.h"
 
 namespace pyops::cpu {
 
@@ -13,8 +14,24 @@ constexpr int64_t kSerialWeights = 1 << 14;
 
 // Sections that a thread takes at least.
 inline int64_t section_grain(const SparseHeader& h) {
-  return kSerialWeights / (kSectionRows * h.kc) + 1;
+  return kSerialWeights / (h.section_rows() * (h.of_panels() ? h.k() : h.kc)) + 1;
 }
+// The header of the form that is estimated to multiply fastest: sections, or panels.
+inline SparseHeader in_cheapest_form(const SparseHeader& h, const void* weight) {
+  const ConvKernel& kernel = list_kernel_for(static_cast<Dtype>(h.type));
+  if (!blocks_possible(kernel, h)) return h;
+  const int64_t parts = h.groups * ((h.group_oc() + kernel.nr - 1) / kernel.nr);
+  std::vector<FormCosts> costs(static_cast<size_t>(parts));
+  parallel_range(parts, kSerialWeights / (kernel.nr * h.k()) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      costs[static_cast<size_t>(i)] = form_costs(kernel, h, weight, i);
+    }
+  });
+  FormCosts all = {};
+  for (const FormCosts& c : costs) all.add(c);
+  return cheapest_form(kernel, h, all);
+}
+
 // Strips of the form for few rows that a thread takes at least.
 inline int64_t few_grain(const SparseHeader& h) { return kSerialWeights / (kFewStrip * h.k()) + 1; }
 
@@ -61,6 +78,7 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, b
   const void* from = w.const_data_ptr();
   const SparseGemmKernel& kernel = sparse_kernel_for(type);
   SparseHeader h = sparse_header_of(kernel, type, shape.data(), groups);
+  if (!codes) h = in_cheapest_form(h, from);
   const int64_t parts = h.parts();
   const int64_t grain = section_grain(h);
   std::vector<int64_t> begins(static_cast<size_t>(parts + 1));
@@ -72,7 +90,7 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, b
   begins[0] = h.sections_at();
   for (size_t i = 0; i < static_cast<size_t>(parts); ++i) begins[i + 1] += begins[i];
   const std::vector<int64_t> few_values =
-      few ? few_begins(kernel, h, from) : std::vector<int64_t>();
+      few && !h.of_panels() ? few_begins(kernel, h, from) : std::vector<int64_t>();
   h.few = few_values.empty() ? 0 : 1;
   h.bytes = round_up(begins.back(), 64);
   if (h.few) h.bytes = FewLayout(h, h.bytes).bytes(few_values.back());
@@ -81,6 +99,9 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, b
   std::memset(to + h.bytes - 64, 0, 64);
   std::memcpy(to, &h, sizeof h);
   std::memcpy(to + 64, begins.data(), begins.size() * 8);
+  if (h.of_panels()) {
+    std::memset(to + h.sums_at(), 0, static_cast<size_t>(h.sections_at() - h.sums_at()));
+  }
   if (codes) {
     std::memset(to + h.sums_at(), 0, static_cast<size_t>(h.sections_at() - h.sums_at()));
     auto* sums = reinterpret_cast<int32_t*>(to + h.sums_at());

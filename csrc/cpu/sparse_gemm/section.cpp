@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cpu/sparse_gemm/blocks.h"
 #include "cpu/sparse_gemm/entries.h"
 
 namespace pyops::cpu {
@@ -174,6 +175,7 @@ class Section {
 }  // namespace
 
 int64_t pack_section(const SparseHeader& h, const void* w, int64_t part, char* out) {
+  if (h.of_panels()) return pack_panel(h, w, part, out);
   if (h.of_codes()) return Section<Int8Items>(h, w, part).write(out);
   if (h.of_pairs()) return Section<Bf16Items>(h, w, part).write(out);
   return Section<FloatItems>(h, w, part).write(out);

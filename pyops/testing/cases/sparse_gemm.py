@@ -33,6 +33,11 @@ def sparse_conv_case(seed: int, dtype: torch.dtype | None = None) -> ConvCase:
     return case
 
 
+def in_panels(packed: Tensor) -> bool:
+    """Whether a packed weight has outputs in lanes (``blocks.h``): no depth of a block of x."""
+    return int(packed[48:52].view(torch.int32)) == 0
+
+
 def few_form(packed: Tensor) -> Tensor:
     """The bytes of the form for few rows (``few_rows.h``), a view; empty where there is none."""
     words = packed[:64].view(torch.int32)
