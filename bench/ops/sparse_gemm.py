@@ -1,4 +1,4 @@
-"""``sparse_linear``: fp32 weights of a share of zeros, against the dense products."""
+"""``sparse_linear``: float weights of a share of zeros, against the dense products."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ SETS = {"all": SHAPES + ODD + FEW, "main": SHAPES, "odd": ODD, "few": FEW, "tiny
 SPARSITIES = (0.7, 0.8, 0.9, 0.95)
 # How many outputs share a pattern.
 PATTERNS = {"unstructured": 1, "block 32x1": 32}
-PEER_SQNR_DB = 60.0
+# What is pruned together, of bfloat16: pairs of k.
+BF16_BLOCK = (32, 2)
+PEER_SQNR_DB = {torch.float32: 60.0, torch.bfloat16: 40.0}
 
 
 def cases(shapes: str) -> Iterator[Case]:
@@ -31,6 +33,9 @@ def cases(shapes: str) -> Iterator[Case]:
         for m, k, n in SETS[shapes]:
             for sparsity in SPARSITIES:
                 yield linear(m, k, n, sparsity, pattern, shared)
+    for m, k, n in SETS[shapes]:
+        for sparsity in SPARSITIES:
+            yield bf16_blocks(m, k, n, sparsity)
 
 
 def questions(shapes: str) -> Iterator[Question]:
@@ -68,6 +73,23 @@ def linear(m: int, k: int, n: int, sparsity: float, pattern: str, shared: int) -
     rng = torch.Generator().manual_seed(0)
     x, bias = torch.randn(m, k, generator=rng), torch.randn(n, generator=rng)
     weight = masked(torch.randn(n, k, generator=rng), 1 - sparsity, shared, 1)
+    return case_of(x, weight, bias, f"{pattern} {sparsity:.0%} {m}x{k}x{n}")
+
+
+def bf16_blocks(m: int, k: int, n: int, sparsity: float) -> Case:
+    """The same in bfloat16, in blocks that its products take."""
+    rng = torch.Generator().manual_seed(0)
+    x, bias = torch.randn(m, k, generator=rng).bfloat16(), torch.randn(n, generator=rng)
+    shared, depth = BF16_BLOCK
+    kept = masked(torch.ones(n, -(-k // depth)), 1 - sparsity, shared, 1)
+    weight = torch.randn(n, k, generator=rng) * kept.repeat_interleave(depth, 1)[:, :k]
+    name = f"bf16 block {shared}x{depth} {sparsity:.0%} {m}x{k}x{n}"
+    return case_of(x, weight.bfloat16(), bias, name)
+
+
+def case_of(x: Tensor, weight: Tensor, bias: Tensor, name: str) -> Case:
+    """By the kernel that ``sparse_pack`` chooses; peers of the same dtype."""
+    n = weight.shape[0]
 
     def make_ours() -> Call:
         packed = ops.sparse_pack(weight)
@@ -76,13 +98,13 @@ def linear(m: int, k: int, n: int, sparsity: float, pattern: str, shared: int) -
     exact, bound = LinearCase(x, weight, bias).exact()
     entries = int((weight != 0).sum())
     return Case(
-        kind="sparse_linear",
+        kind="sparse_linear" if x.dtype == torch.float32 else "sparse_linear bf16",
         op="sparse_gemm",
-        peak="fma_zmm",
+        peak="fma_zmm" if x.dtype == torch.float32 else "vdpbf16ps_zmm",
         kernel="",
-        name=f"{pattern} {sparsity:.0%} {m}x{k}x{n}",
-        operations=2.0 * m * entries,
-        bytes_moved=4.0 * (x.numel() + m * n) + 6.0 * entries,
+        name=name,
+        operations=2.0 * x.shape[0] * entries,
+        bytes_moved=1.0 * x.itemsize * (x.numel() + x.shape[0] * n) + (x.itemsize + 2) * entries,
         make_ours=make_ours,
         check_ours=lambda result: expect_within(result, exact, bound),
         check_peer=lambda result: expect_close(result, exact),
@@ -99,6 +121,6 @@ def expect_within(result: Tensor, exact: Tensor, bound: Tensor) -> None:
 
 
 def expect_close(result: Tensor, exact: Tensor) -> None:
-    """Raise WrongResultError where the error is larger than float32 explains."""
-    if (quality := sqnr_db(result, exact)) < PEER_SQNR_DB:
-        raise WrongResultError(f"SQNR is {quality:.1f} dB, expected at least {PEER_SQNR_DB} dB")
+    """Raise WrongResultError where the error is larger than the result's dtype explains."""
+    if (quality := sqnr_db(result, exact)) < (least := PEER_SQNR_DB[result.dtype]):
+        raise WrongResultError(f"SQNR is {quality:.1f} dB, expected at least {least} dB")

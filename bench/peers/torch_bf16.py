@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from case import Call, Case
 
 NAME = "torch bf16"
-KINDS = ("linear", "model", "convnet bf16")
+KINDS = ("linear", "sparse_linear bf16", "model", "convnet bf16")
 SLOW = False
 
 
