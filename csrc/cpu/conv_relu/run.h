@@ -19,6 +19,8 @@ constexpr int64_t kDepthwiseCols = 64, kDepthwiseBytes = 1 << 20;
 constexpr int64_t kFewChannels = 16;
 // From so many bytes of a tile's pixels on lists take columns, and only for so many outputs.
 constexpr int64_t kColumnsBytes = 48 << 10, kColumnsOutputs = 256;
+// See lists_stay.
+constexpr int64_t kFullBytes = 32 << 10, kShortBytes = 192 << 10;
 // Addresses so far apart share a set of the first-level cache.
 constexpr int64_t kSetBytes = 4096;
 // More pixels than a set has ways would push each other out.
@@ -81,6 +83,14 @@ inline void plan_lists(ConvPlan* p) {
   p->gather = p->gather || (far && h.taps() == 1 && h.group_oc() >= kColumnsOutputs);
 }
 
+// Whether all lists pass a tile before the next one: where pixels fill the first-level cache and
+// lists are short, an entry's two lines of weights are fetched faster than a line of each pixel.
+inline bool lists_stay(const ConvPlan& p) {
+  const ConvLists& lists = *p.call.lists;
+  const int64_t pixels = p.call.kernel.mr * p.header.k() * p.header.element_bytes();
+  return !p.gather && pixels >= kFullBytes && lists.begins[p.panels] <= kShortBytes;
+}
+
 inline ConvPlan plan_conv(const ConvCall& call, const ConvInput& input, int64_t row_strips) {
   const ConvHeader& h = call.header();
   if (h.depthwise()) return plan_depthwise(call, input);
@@ -101,6 +111,7 @@ inline ConvPlan plan_conv(const ConvCall& call, const ConvInput& input, int64_t 
   if (call.lists != nullptr) plan_lists(&p);
   const int64_t read = p.gather ? p.tile_bytes : kernel.mr * s.c * input.element * s.kh;
   p.block_tiles = static_cast<int>(max64(1, min64(kBlockTiles, kBlockBytes / (read + 1))));
+  if (call.lists != nullptr && lists_stay(p)) p.block_tiles = 1;
   return p;
 }
 
