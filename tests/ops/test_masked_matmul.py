@@ -164,6 +164,7 @@ def test_damaged_bytes_are_refused(kernel: str) -> None:
         (damaged(good, 74, 255), "header is damaged"),
         (damaged(good, rows, 70), "outside of its section"),
         (damaged(good, rows + 1, 33), "outside of its section"),
+        (damaged(good, rows + 2, int(good[rows])), "a row is missing"),
         (damaged(good, depths, 128), "outside of its section"),
         (damaged(good, last, 44), "outside of its section"),
     ):

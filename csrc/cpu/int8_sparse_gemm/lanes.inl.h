@@ -18,6 +18,7 @@ constexpr int kVecs = kTokens / kLanes;
 inline int32_t* sums_of(const SparseSection& t, int row) {
   return static_cast<int32_t*>(t.sums) + (row < kSpareRow ? row : kSpareRow) * kTokens;
 }
+#include "cpu/sparse_gemm/missing.inl.h"
 
 template <int V>
 inline void begin_sums(const int32_t* from, bool first, I32 (&acc)[V]) {
@@ -49,7 +50,7 @@ inline void add_products(const Codes (&codes)[V], const Weights& w, I32 (&acc)[V
 // Runs of two outputs: four entries of one and four of the other, whose sums do not wait for one
 // another.
 template <int V>
-const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
+const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   const char* x = static_cast<const char*>(t.x);
   for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
     const auto run = read<SparsePair>(p);
@@ -70,6 +71,7 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
     }
     end_sums(a, to_a);
     end_sums(b, to_b);
+    *done |= bit_of(run.rows[0]) | bit_of(run.rows[1]);
   }
   return p;
 }
@@ -104,13 +106,14 @@ inline void add_quad_vecs(const SparseSection& t, const SparseQuad& run, const c
 }
 
 template <int V>
-void add_quads(const SparseSection& t, const char* p, int64_t runs) {
+void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
     const auto run = read<SparseQuad>(p);
     p += sizeof run;
     if ((t.end - p) / int64_t{sizeof(Int8QuadItem)} < run.items) break;
     add_quad_vecs<0, V>(t, run, p);
     p += run.items * sizeof(Int8QuadItem);
+    for (int i = 0; i < 4; ++i) *done |= bit_of(run.rows[i]);
   }
 }
 
@@ -120,8 +123,10 @@ inline void multiply_section(const SparseSection& t) {
     if (t.tokens <= (V - 1) * kLanes) return multiply_section<V - 1>(t);
   }
   const auto counts = read<SparseCounts>(t.section);
-  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs);
-  add_quads<V>(t, p, counts.quads);
+  uint64_t done = 0;
+  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs, &done);
+  add_quads<V>(t, p, counts.quads, &done);
+  if (t.first) clear_missing(t, done);
 }
 
 // kLanes tokens of all columns at a time: rows of the output may be 4 KiB apart, and share a set of

@@ -41,7 +41,8 @@ void sections_fit(const char* op, const Tensor& packed) {
   for (int64_t s = 0; s < masked_sections(h.n, h.k); ++s) {
     fit = fit && masked_section_fits(masked_section(packed.const_data_ptr(), s));
   }
-  STD_TORCH_CHECK(fit, op, ": packed mask: a place lies outside of its section");
+  STD_TORCH_CHECK(fit, op,
+                  ": packed mask: a row is missing, or a place lies outside of its section");
 }
 
 Tensor masked_unpack(const Tensor& packed, int64_t n, int64_t k) {

@@ -89,13 +89,16 @@ MaskedSection masked_section(const void* packed, int64_t s) {
 }
 
 bool masked_section_fits(const MaskedSection& section) {
-  int64_t quads = 0, row = 0, depth = 0;
+  int64_t quads = 0, depth = 0, different = 0;
+  bool seen[kMaskedRows] = {};
   for (int64_t r = 0; r < section.count; ++r) {
-    quads += section.rows[r].quads;
-    row = max64(row, section.rows[r].row);
+    const MaskedRow& row = section.rows[r];
+    quads += row.quads;
+    different += row.row < section.count && !seen[row.row];
+    seen[row.row] = true;
   }
   for (int64_t i = 0; i < section.quads * kQuad; ++i) depth = max64(depth, section.depths[i]);
-  return quads == section.quads && row < section.count && depth < section.cols;
+  return quads == section.quads && different == section.count && depth < section.cols;
 }
 
 void count_masked_quads(const uint8_t* mask, int64_t n, int64_t k, int64_t begin, int64_t end,

@@ -53,7 +53,8 @@ inline const MaskedHeader& masked_header(const void* packed) {
 // Null, or what is wrong with the bytes: no header, another version, another length.
 const char* masked_problem(const void* packed, int64_t bytes);
 MaskedSection masked_section(const void* packed, int64_t s);
-// Whether all rows and columns of the section lie in it, and rows have all its quads.
+// Whether the section has each of its rows once, all columns lie in it, and rows have all its
+// quads.
 bool masked_section_fits(const MaskedSection& section);
 
 // A mask [n][k] of bytes, 0 or not, is packed in three steps: quads of each row in each block of

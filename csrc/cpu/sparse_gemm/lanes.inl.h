@@ -20,7 +20,7 @@ inline void add_products(F32 w, const float* x, F32 (&acc)[V]) {
 // Runs of two outputs: an entry of one and an entry of the other, whose sums do not wait for one
 // another.
 template <int V>
-const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
+const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   const char* x = static_cast<const char*>(t.x);
   for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
     const auto run = read<SparsePair>(p);
@@ -41,6 +41,7 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
     }
     end_sums(a, to_a);
     end_sums(b, to_b);
+    *done |= bit_of(run.rows[0]) | bit_of(run.rows[1]);
   }
   return p;
 }
@@ -71,7 +72,7 @@ inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* 
 }
 
 template <int V>
-void add_quads(const SparseSection& t, const char* p, int64_t runs) {
+void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   constexpr int kPass = V < kQuadVecs ? V : kQuadVecs;
   for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
     const auto run = read<SparseQuad>(p);
@@ -81,14 +82,17 @@ void add_quads(const SparseSection& t, const char* p, int64_t runs) {
     for (; v + kPass <= V; v += kPass) add_quad<kPass>(t, run, p, v * kLanes);
     for (; v < V; ++v) add_quad<1>(t, run, p, v * kLanes);
     p += run.items * sizeof(SparseQuadItem);
+    for (int i = 0; i < 4; ++i) *done |= bit_of(run.rows[i]);
   }
 }
 
 template <int V>
 void multiply_vecs(const SparseSection& t) {
   const auto counts = read<SparseCounts>(t.section);
-  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs);
-  add_quads<V>(t, p, counts.quads);
+  uint64_t done = 0;
+  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs, &done);
+  add_quads<V>(t, p, counts.quads, &done);
+  if (t.first) clear_missing(t, done);
 }
 
 template <int V = kVecs>

@@ -31,7 +31,7 @@ inline void add_products(const Values (&x)[V], const Weights& w, F32 (&acc)[V]) 
 // Runs of two outputs: two entries of one and two of the other, whose sums do not wait for one
 // another.
 template <int V>
-const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
+const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   const char* x = static_cast<const char*>(t.x);
   for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
     const auto run = read<SparsePair>(p);
@@ -54,6 +54,7 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs) {
     }
     end_sums(a, to_a);
     end_sums(b, to_b);
+    *done |= bit_of(run.rows[0]) | bit_of(run.rows[1]);
   }
   return p;
 }
@@ -79,7 +80,7 @@ inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* 
 }
 
 template <int V>
-void add_quads(const SparseSection& t, const char* p, int64_t runs) {
+void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
     const auto run = read<SparseQuad>(p);
     p += sizeof run;
@@ -88,6 +89,7 @@ void add_quads(const SparseSection& t, const char* p, int64_t runs) {
     fetch_ahead(p, items_end);
     add_quad<V>(t, run, p);
     p = items_end;
+    for (int i = 0; i < 4; ++i) *done |= bit_of(run.rows[i]);
   }
 }
 
@@ -97,6 +99,8 @@ inline void multiply_section(const SparseSection& t) {
     if (t.tokens <= (V - 1) * kLanes) return multiply_section<V - 1>(t);
   }
   const auto counts = read<SparseCounts>(t.section);
-  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs);
-  add_quads<V>(t, p, counts.quads);
+  uint64_t done = 0;
+  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs, &done);
+  add_quads<V>(t, p, counts.quads, &done);
+  if (t.first) clear_missing(t, done);
 }

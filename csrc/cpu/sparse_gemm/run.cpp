@@ -93,6 +93,11 @@ void fill_block(const Plan& p, const Tile& tile, int64_t group, int64_t k0, int6
   std::memset(block + h.kc * p.line(), 0, static_cast<size_t>(p.line()));
 }
 
+// Outputs of a section of a group.
+int rows_of(const SparseHeader& h, int64_t section) {
+  return static_cast<int>(min64(kSectionRows, h.group_oc() - section * kSectionRows));
+}
+
 void run_columns(const Plan& p, const Tile& tile, const Columns& c, char* block, char* sums) {
   const SparseHeader& h = p.header;
   const char* packed = static_cast<const char*>(p.call.packed);
@@ -102,14 +107,14 @@ void run_columns(const Plan& p, const Tile& tile, const Columns& c, char* block,
     const int64_t* begins = sparse_begins(p.call.packed) + sparse_part(h, c.group, b, c.first);
     for (int64_t i = 0; i < c.count; ++i) {
       p.call.kernel.multiply({packed + begins[i], packed + begins[i + 1], block,
-                              sums + i * p.section_bytes(), tile.tokens, b == 0});
+                              sums + i * p.section_bytes(), tile.tokens, b == 0,
+                              rows_of(h, c.first + i)});
     }
   }
   for (int64_t i = 0; i < c.count; ++i) {
     const int64_t n0 = (c.first + i) * kSectionRows;
-    p.call.kernel.finish({sums + i * p.section_bytes(), tile.tokens,
-                          static_cast<int>(min64(kSectionRows, h.group_oc() - n0)), tile.m0,
-                          c.group * h.group_oc() + n0, &p.call.epilogue});
+    p.call.kernel.finish({sums + i * p.section_bytes(), tile.tokens, rows_of(h, c.first + i),
+                          tile.m0, c.group * h.group_oc() + n0, &p.call.epilogue});
   }
 }
 
@@ -260,6 +265,8 @@ void run_sparse(const SparseCall& call) {
   char* own = static_cast<char*>(scratch.get(grid.tm * grid.tn * bytes));
   parallel_range(grid.tm * grid.tn, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
+      // Damaged items may point anywhere in it: not to what another call left.
+      std::memset(own + i * bytes + p.tables_bytes(), 0, static_cast<size_t>(p.block_bytes()));
       const int64_t last = grid.row_end(i, p.tiles), part = i % grid.tn;
       for (int64_t tile = grid.row(i, p.tiles); tile < last; ++tile) {
         run_tile(p, tile, columns[part], columns[part + 1], own + i * bytes);

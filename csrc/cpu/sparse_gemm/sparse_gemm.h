@@ -53,7 +53,8 @@ struct SparseSection {
   const void* x;              // the block; readable up to kBlockReach and a row behind it
   void* sums;                 // [kSectionRows + 1][nr]
   int tokens;                 // of nr
-  bool first;                 // the sums begin with it; all rows occur
+  bool first;                 // the sums begin with it; rows that do not occur become 0
+  int rows;                   // 1 to kSectionRows
 };
 
 // Sums [cols][tokens] through the epilogue to rows m0 and columns n0 of the output.
