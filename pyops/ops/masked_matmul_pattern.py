@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import backends, isa
+from .conv_relu_packing import ALGORITHMS
 
 # By number: ops take integers, and none of our objects.
 patterns: weakref.WeakValueDictionary[int, SparsePattern] = weakref.WeakValueDictionary()
@@ -30,6 +31,7 @@ LEAST_WEIGHTS = 256 * 256
 LEAST_ROWS = 32
 ROWS_OF_ALL = 256
 MOST_SHARE = 0.5
+_SPARSE = ALGORITHMS.index("sparse")
 
 
 def masked_matmul_plan(rows: int, n: int, k: int, kept: int) -> str | None:
@@ -94,17 +96,23 @@ class SparsePattern:
     Give each layer its own to ``masked_matmul(state=)``. The first sparse call packs the mask, for
     the product, for the input's gradient and for the weight's; later ones take the weight's values
     anew if it has changed (memory or version), and pack again if the mask has, or the instruction
-    set. What is changed through ``tensor.data`` has no new version: call ``forget()`` then.
+    set. What is changed through ``tensor.data`` has no new version: call ``forget()`` then, or give
+    the pattern ``by_version=False``.
 
     A copy, deep or by pickle, begins empty.
+
+    Args:
+        by_version: False: each call takes the weight's values anew, and compares the mask's with
+            those that are packed, whatever the versions say.
 
     Attributes:
         reason: why the last call ran dense; None where it ran sparse, and before the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by_version: bool = True) -> None:
         self.number: int = next(_numbers)
         self.reason: str | None = None
+        self.by_version = by_version
         self.lock = threading.RLock()
         self.forget()
         patterns[self.number] = self
@@ -113,23 +121,32 @@ class SparsePattern:
         """Drop all that is packed; the next call packs again."""
         with self.lock:
             self._mask: _Seen | None = None
+            self._values = torch.empty(0, 0, dtype=torch.bool)  # of the mask
             self._kept = 0
             self._places: Tensor | None = None
             self._weights: dict[bool, _Packed] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SparsePattern:
-        return SparsePattern()
+        return SparsePattern(self.by_version)
 
-    def __reduce__(self) -> tuple[Callable[[], SparsePattern], tuple[()]]:
-        return SparsePattern, ()
+    def __reduce__(self) -> tuple[Callable[[bool], SparsePattern], tuple[bool]]:
+        return SparsePattern, (self.by_version,)
+
+    def look_at(self, mask: Tensor) -> None:
+        """Drop what is packed of a mask of other values."""
+        with self.lock:
+            if self._mask is None or not _same(self._values, mask):
+                self.forget()
+                self._values = mask.detach().clone(memory_format=torch.contiguous_format)
+                self._kept = int(self._values.sum())
+            self._mask = _Seen(mask)
 
     def kept(self, mask: Tensor) -> int:
         """How many weights the mask leaves; what is packed of another mask is dropped."""
         with self.lock:
+            # Who broadcasts buffers writes, step by step, what is there.
             if self._mask is None or not self._mask.unchanged(mask):
-                self.forget()
-                self._mask = _Seen(mask)
-                self._kept = int(mask.sum())
+                self.look_at(mask)
             return self._kept
 
     def why_dense(self, x: Tensor, weight: Tensor, mask: Tensor) -> str | None:
@@ -160,7 +177,7 @@ class SparsePattern:
             self.kept(mask)
             packed, epoch = self._weights.pop(transposed, None), isa.epoch()
             if packed is not None and packed.epoch == epoch:
-                if packed.weight.unchanged(weight):
+                if self.by_version and packed.weight.unchanged(weight):
                     self._weights[transposed] = packed
                     return packed.bytes
                 entries = packed.bytes
@@ -172,9 +189,17 @@ class SparsePattern:
             return entries
 
 
+def _same(values: Tensor, mask: Tensor) -> bool:
+    if values.shape != mask.shape or not mask.is_contiguous() or mask.numel() % 8:
+        return torch.equal(values, mask)
+    # Eight at a time: a tenth of the time.
+    return torch.equal(values.view(-1).view(torch.int64), mask.view(-1).view(torch.int64))
+
+
 def _pack(mask: Tensor) -> Tensor:
     ones = mask.to(torch.float32).contiguous()
-    packed: Tensor = torch.ops.pyops.sparse_pack.default(ones[..., None, None], 1)
+    # As convolutions have it: without the form for fewer rows than run sparse.
+    packed: Tensor = torch.ops.pyops.conv_relu_pack.default(ones[..., None, None], 1, _SPARSE)
     return packed
 
 

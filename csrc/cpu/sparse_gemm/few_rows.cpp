@@ -43,8 +43,8 @@ void refresh_strip(const SparseHeader& h, int64_t strip, const char* masks, char
       uint16_t mask;
       std::memcpy(&mask, masks, sizeof mask);
       masks += sizeof mask;
-      for (int64_t k = window; mask != 0; ++k, mask = static_cast<uint16_t>(mask >> 1)) {
-        if (!(mask & 1)) continue;
+      for (; mask != 0; mask = static_cast<uint16_t>(mask & (mask - 1))) {
+        const int64_t k = window + __builtin_ctz(mask);
         if (row >= h.oc || k >= h.k() || values == end) return;  // damaged
         std::memcpy(values, w + from.place(h, row, k), sizeof(Bits));
         values += sizeof(Bits);

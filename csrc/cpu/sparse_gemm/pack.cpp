@@ -62,7 +62,12 @@ class SectionWalk {
  public:
   SectionWalk(const SparseHeader& h, const SparsePlace& place, Char* section, Char* end,
               const F& visit)
-      : h_(h), place_(place), next_(section), end_(end), visit_(visit) {}
+      : place_(place),
+        depth_(min64(h.kc, place.k_end - place.k)),
+        reciprocal_(((uint64_t{1} << 32) - 1) / static_cast<uint64_t>(h.row_bytes()) + 1),
+        next_(section),
+        end_(end),
+        visit_(visit) {}
 
   void run() {
     SparseCounts counts;
@@ -88,9 +93,9 @@ class SectionWalk {
     next_ += sizeof *to;
   }
 
-  void entry(int row, int64_t at, Char* weight) const {
-    const int64_t k = at / h_.row_bytes();
-    if (k < h_.kc && row < place_.rows && place_.k + k < place_.k_end) {
+  void entry(int row, uint64_t at, Char* weight) const {
+    const auto k = static_cast<int64_t>(at * reciprocal_ >> 32);
+    if (k < depth_ && row < place_.rows) {
       visit_(place_.row + row, place_.k + k, weight);
     }
   }
@@ -134,8 +139,10 @@ class SectionWalk {
     });
   }
 
-  const SparseHeader& h_;
   const SparsePlace& place_;
+  const int64_t depth_;
+  // of row_bytes, below 2^16 as `at` is: exact
+  const uint64_t reciprocal_;
   Char* next_;
   Char* const end_;
   const F& visit_;
@@ -233,7 +240,15 @@ void unpack_sparse(const void* packed, int64_t first, int64_t last, const Sparse
 void refresh_sparse(void* packed, int64_t first, int64_t last, const SparseMatrix& from) {
   const SparseHeader& h = sparse_header(packed);
   if (h.of_panels()) return refresh_blocks(packed, first, last, from);
+  const bool plain = from.type == Dtype::f32 && h.taps() == 1;  // as in training
+  const char* data = static_cast<const char*>(from.data);
   for (int64_t part = first; part < last; ++part) {
+    if (plain) {
+      each_entry(h, static_cast<char*>(packed), part, [&](int64_t row, int64_t k, char* weight) {
+        std::memcpy(weight, data + 4 * (row * from.row_step + k * from.k_step), 4);
+      });
+      continue;
+    }
     each_entry(h, static_cast<char*>(packed), part, [&](int64_t row, int64_t k, char* weight) {
       const int64_t at = from.place(h, row, k);
       if (h.of_pairs()) {
