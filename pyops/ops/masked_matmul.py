@@ -19,7 +19,7 @@ from . import masked_matmul_checks as own
 from . import masked_matmul_reference as plain
 from . import sparse_gemm as _sparse_gemm  # noqa: F401  (its ops are called below)
 from .define import define
-from .masked_matmul_keep import kept_with_grad
+from .masked_matmul_keep import has_tangents, kept_with_grad, transforming
 from .masked_matmul_pack import masked_pack, masked_unpack, masked_weight_grad
 from .masked_matmul_pattern import SparsePattern, masked_matmul_plan, pattern_of, patterns
 
@@ -61,7 +61,9 @@ def masked_matmul(
 
     Where sparse kernels do not pay (``masked_matmul_plan``), for float64, on other devices and
     under autocast, it is the dense product with ``where(mask, weight, 0)``; ``state.reason`` says
-    so. It is that too within ``torch.compile`` and ``torch.func``, which say nothing.
+    so. It is that too within ``torch.compile``, ``torch.func`` and forward-mode differentiation
+    (dual tensors), which say nothing. Gradients have gradients of any order; those are dense
+    products.
 
     Values are packed anew where a weight or mask has other memory or another version. What is
     changed through ``tensor.data``, NumPy or another process has no new version: give a ``state``
@@ -80,18 +82,18 @@ def masked_matmul(
 
     Raises:
         TypeError, ValueError: an argument has another dtype or shape than stated.
-        RuntimeError: where it runs sparse, the gradient of a gradient is asked for.
     """
+    tangents = not torch.compiler.is_compiling() and has_tangents(x, weight, bias)
     if torch.is_autocast_enabled(x.device.type):
         own.mask_of("masked_matmul", mask)
         own.mask_shape("masked_matmul", weight, mask)
         if state is not None:
             state.reason = "autocast computes in another type"
-        return F.linear(x, kept_with_grad(weight, mask), bias)
+        return F.linear(x, _dense(weight, mask, tangents), bias)
     own.operands("masked_matmul", x, weight, mask, bias)
     # What is kept is told by memory and version, which tensors of a compiled graph share, and those
     # of torch.func have not.
-    if torch.compiler.is_compiling() or any(map(_is_wrapped, (x, weight, mask))):
+    if tangents or torch.compiler.is_compiling() or transforming():
         return F.linear(x, torch.where(mask, weight, 0.0), bias)
     number = 0 if state is None else state.number
     # What runs dense anyway need not be an op of ours, which takes autograd longer.
@@ -104,8 +106,8 @@ def masked_matmul(
     return out
 
 
-def _is_wrapped(tensor: Tensor) -> bool:
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+def _dense(weight: Tensor, mask: Tensor, tangents: bool) -> Tensor:
+    return torch.where(mask, weight, 0.0) if tangents else kept_with_grad(weight, mask)
 
 
 def _masked_matmul_cpu(
@@ -158,24 +160,37 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     dx, dw = torch.ops.pyops.masked_matmul_grad.default(
         grad, x, weight, mask, ctx.pattern, of_x, of_weight
     )
-    db = grad.reshape(grad.shape[:-1].numel(), grad.shape[-1]).sum(0) if of_bias else None
+    db = _rows(grad).sum(0) if of_bias else None
     return dx if of_x else None, dw if of_weight else None, None, db, None
 
 
-def _nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    pass
+def _rows(t: Tensor) -> Tensor:
+    return t.reshape(t.shape[:-1].numel(), t.shape[-1])
 
 
-def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(
-        "masked_matmul has no second derivative: the gradient of a gradient was asked for "
-        "(create_graph=True); use torch.nn.functional.linear(x, weight * mask) there"
-    )
+def _save_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    grad, x, weight, mask, _, ctx.of_x, ctx.of_weight = inputs
+    ctx.save_for_backward(grad, x, weight, mask)
+
+
+def _backward_of_grad(ctx: Any, of_dx: Tensor, of_dw: Tensor) -> tuple[Tensor | None, ...]:
+    """Of ``dx = grad @ kept(weight)`` and ``dw = kept(grad.T @ x)``, by operators of torch."""
+    grad, x, weight, mask = ctx.saved_tensors
+    to_grad, to_x, to_weight = torch.zeros_like(grad), None, None
+    rows = _rows(grad)
+    if ctx.of_x:
+        to_grad = F.linear(of_dx, kept_with_grad(weight, mask))
+        to_weight = kept_with_grad(rows.t() @ _rows(of_dx), mask)
+    if ctx.of_weight:
+        kept = kept_with_grad(of_dw, mask)
+        to_grad = to_grad + F.linear(x, kept)
+        to_x = (rows @ kept).view(x.shape)
+    return to_grad, to_x, to_weight, None, None, None, None
 
 
 torch.library.register_autograd("pyops::masked_matmul", _backward, setup_context=_save)
 torch.library.register_autograd(
-    "pyops::masked_matmul_grad", _no_second_derivative, setup_context=_nothing
+    "pyops::masked_matmul_grad", _backward_of_grad, setup_context=_save_grad
 )
 if backends.compiled():
     torch.library.impl("pyops::masked_matmul", "cpu", _masked_matmul_cpu)

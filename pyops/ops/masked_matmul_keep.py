@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -17,6 +20,35 @@ def kept(values: Tensor, mask: Tensor) -> Tensor:
     bits = _BITS[values.element_size()]
     # -1 has all bits.
     return (values.detach().view(bits) & mask.to(bits).neg_()).view(values.dtype)
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether these are values, of which nothing but autograd wants to know what becomes of them.
+
+    Not where something compiles, traces or transforms, in forward-mode differentiation, and with
+    tensors of other classes: those have to see operators of torch.
+    """
+    if torch.compiler.is_compiling() or transforming() or torch._C._get_tracing_state() is not None:
+        return False
+    given = [tensor for tensor in tensors if tensor is not None]
+    return (
+        all(type(tensor) in _PLAIN for tensor in given)
+        and not has_tangents(*given)
+        and _get_current_dispatch_mode() is None
+    )
+
+
+def transforming() -> bool:
+    """Whether this is called within a transform of ``torch.func``."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def has_tangents(*tensors: Tensor | None) -> bool:
+    """Whether one is a dual tensor of forward-mode differentiation."""
+    if forward_ad._current_level < 0:
+        return False
+    unpack: Any = forward_ad.unpack_dual
+    return any(t is not None and unpack(t).tangent is not None for t in tensors)
 
 
 class _Kept(torch.autograd.Function):

@@ -204,20 +204,6 @@ def test_gradients_in_float64(bias: bool) -> None:
     assert torch.autograd.gradcheck(dispatched, inputs)
 
 
-def test_there_is_no_second_derivative() -> None:
-    case = SPARSE
-    x, weight = case.x.clone().requires_grad_(), case.weight.clone().requires_grad_()
-    out = ops.masked_matmul(x, weight, case.mask)
-    dx, dw = torch.autograd.grad(out, (x, weight), case.grad, create_graph=True)
-    message = re.escape(
-        "masked_matmul has no second derivative: the gradient of a gradient was asked for "
-        "(create_graph=True); use torch.nn.functional.linear(x, weight * mask) there"
-    )
-    for grad in (dx, dw):
-        with pytest.raises(RuntimeError, match=message):
-            grad.sum().backward(retain_graph=True)
-
-
 def test_only_the_gradients_that_are_needed() -> None:
     case = SPARSE
     x, weight = case.x, case.weight.clone().requires_grad_()
