@@ -171,6 +171,8 @@ def _masked_row(name: str, module: MaskedModule, owner: str) -> Row:
     reason += f"; {100 * module.sparsity:.3g} % of its weights are 0, {left:,} of {total:,} left"
     if tied:
         reason += f"; shares the weight of {owner}"
+    if module.remark:
+        reason += f"; {module.remark}"
     bytes_before = record.bytes_before if record is not None else size
     after = size if tied else size + mask.nbytes
     cls = type(module).__name__

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..ops.masked_matmul_keep import is_plain, kept_with_grad
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -39,6 +41,8 @@ class MaskedModule(nn.Module):
     """
 
     float_class: ClassVar[type[nn.Module]]
+    # What an instance may hold beside what its float layer has.
+    _extra: ClassVar[tuple[str, ...]] = ()
     weight: Tensor
     weight_mask: Tensor
 
@@ -77,6 +81,8 @@ class MaskedModule(nn.Module):
         new = self.float_class.__new__(self.float_class)
         _take(new, self)
         del new._buffers["weight_mask"]
+        for name in self._extra:
+            new.__dict__.pop(name, None)
         return new
 
     @torch.no_grad()
@@ -104,7 +110,14 @@ class MaskedModule(nn.Module):
 
     def masked_weight(self) -> Tensor:
         """What forward multiplies by. Not a product: 0 times an infinite gradient is NaN."""
+        if is_plain(self.weight, self.weight_mask) and self.weight.element_size() > 1:
+            return kept_with_grad(self.weight, self.weight_mask)  # a quarter of the time
         return torch.where(self.weight_mask, self.weight, 0.0)
+
+    @property
+    def remark(self) -> str:
+        """What ``explain`` adds of its kernels; "": nothing."""
+        return ""
 
     @property
     def sparsity(self) -> float:
