@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from case import Call
-from torch import Tensor
+from torch import Tensor, nn
+
+from pyops.nn import MaskedLinear
 
 # product(x, weight, mask, bias, layer)
 Product = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
@@ -29,6 +31,31 @@ def parameters(width: int, layers: int, sparsity: float) -> dict[str, Tensor]:
 def layer_count(tensors: dict[str, Tensor]) -> int:
     """Return how many layers there are."""
     return sum(name.startswith("mask") for name in tensors)
+
+
+def module_step(tensors: dict[str, Tensor]) -> Call:
+    """Return the same step, with the optimizer, of an ``nn.Sequential`` of ``MaskedLinear``."""
+    with torch.inference_mode(False):
+        net = nn.Sequential()
+        for i in range(layer_count(tensors)):
+            weight, bias = tensors[f"weight{i}"], tensors[f"bias{i}"]
+            layer = nn.Linear(weight.shape[1], weight.shape[0])
+            layer.load_state_dict({"weight": weight, "bias": bias})
+            masked = MaskedLinear.from_float(layer, tensors[f"mask{i}"])
+            net.extend([nn.ReLU(), masked] if i else [masked])
+        sgd = torch.optim.SGD(net.parameters(), lr=1e-12, momentum=0.9)
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def step() -> Tensor:
+        sgd.zero_grad()
+        F.mse_loss(net(tensors["x"]), tensors["target"], reduction="sum").backward()
+        sgd.step()
+        grad = net[0].weight.grad
+        assert isinstance(grad, Tensor)
+        return grad
+
+    return step
 
 
 def gradient(tensors: dict[str, Tensor], product: Product, optimizer: bool) -> Call:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from case import Call, Case, WrongResultError, sqnr_db
-from masked_steps import gradient, parameters
+from masked_steps import gradient, module_step, parameters
 from torch import Tensor
 
 from pyops import ops
@@ -49,10 +49,14 @@ def cases(shapes: str) -> Iterator[Case]:
     for shape in chosen:
         yield step(shape, optimizer=False)
         yield step(shape, optimizer=True)
+        yield step(shape, optimizer=True, modules=True)
 
 
-def step(shape: Shape, optimizer: bool) -> Case:
-    """Forward and backward of the layers with ReLU between them, and an optimizer's step."""
+def step(shape: Shape, optimizer: bool, modules: bool = False) -> Case:
+    """Forward and backward of the layers with ReLU between them, and an optimizer's step.
+
+    ``modules``: ours are ``MaskedLinear`` modules in an ordinary loop, in place of the op.
+    """
     rows, width, layers, sparsity = shape
     rng = torch.Generator().manual_seed(1)
     tensors = parameters(width, layers, sparsity)
@@ -64,16 +68,17 @@ def step(shape: Shape, optimizer: bool) -> Case:
         return ops.masked_matmul(x, weight, mask, bias, state=states[layer])
 
     def make_ours() -> Call:
-        return gradient(tensors, product, optimizer)
+        return module_step(tensors) if modules else gradient(tensors, product, optimizer)
 
     kept = sum(int(tensors[f"mask{i}"].sum()) for i in range(layers))
+    what = f"{'MaskedLinear ' * modules}step{' with SGD' * optimizer}"
     # Of the first layer x has no gradient.
     products = 3 * kept - int(tensors["mask0"].sum())
     return Case(
         kind="masked",
         op="masked_matmul",
         peak="fma_zmm",
-        name=f"step{' with SGD' if optimizer else ''} {sparsity:.0%} {rows}x{width}x{layers}",
+        name=f"{what} {sparsity:.0%} {rows}x{width}x{layers}",
         operations=2.0 * rows * products,
         # Gradients are dense, and the optimizer reads and writes weights, momenta and gradients.
         bytes_moved=4.0 * layers * width * width * (6 if optimizer else 1) + 6.0 * products,
