@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.masked_matmul_keep import is_plain
-from ..ops.masked_matmul_pattern import SparsePattern
+from ..ops.masked_matmul_pattern import (
+    LEAST_ROWS,
+    LEAST_WEIGHTS,
+    SparsePattern,
+    masked_matmul_plan,
+)
 from .masked_module import MaskedModule, masks
 
 KERNELS = ("auto", "dense")
@@ -46,19 +51,27 @@ class MaskedLinear(MaskedModule, nn.Linear):
 
     @property
     def remark(self) -> str:
-        """What ran the last call; "" before the first."""
-        if self._dense is not None:
-            return f"last run by the dense product: {self._dense}"
+        """What ran the last call; "" before the first, if that may be sparse."""
+        why = self._dense
+        if self._small():
+            why = masked_matmul_plan(LEAST_ROWS, self.out_features, self.in_features, 1)
+        if why is not None:
+            return f"last run by the dense product: {why}"
         return "" if self._pattern is None else "last run by sparse kernels"
 
     def forward(self, input: Tensor) -> Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
-        number = 0 if torch.compiler.is_compiling() else self._number(input)
+        dense = self._small() or torch.compiler.is_compiling()
+        number = 0 if dense else self._number(input)
         if number == 0:
             return F.linear(input, self.masked_weight(), self.bias)
         op = torch.ops.pyops.masked_matmul.default
         out: Tensor = op(input, self.weight, self.weight_mask, self.bias, number)
         return out
+
+    def _small(self) -> bool:
+        # Such a product takes no longer than finding out.
+        return self.in_features * self.out_features < LEAST_WEIGHTS
 
     def _number(self, input: Tensor) -> int:
         """The pattern of a sparse product; 0: it is dense."""
