@@ -1,8 +1,9 @@
-"""Kernels with float results without torch: under sanitizers, and on emulated CPUs."""
+"""Kernels without torch: under sanitizers, and on emulated CPUs."""
 
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,12 @@ OPS = sorted(
 
 @pytest.fixture
 def sources(op: str, root: Path, without_torch: Callable[[Path], bool]) -> list[Path]:
-    """The driver of ``op`` and its kernels, which need no torch."""
-    cpu = root / "csrc" / "cpu"
-    kernels = filter(without_torch, sorted((cpu / op).glob("*.cpp")))
-    return [*kernels, cpu / "isa.cpp", root / "tests" / "csrc" / f"{op}_driver.cpp"]
+    """The driver of ``op``, and the kernels of the ops that it includes, which need no torch."""
+    cpu, driver = root / "csrc" / "cpu", root / "tests" / "csrc" / f"{op}_driver.cpp"
+    included = re.findall(r'^#include "cpu/(\w+)/', driver.read_text(), re.MULTILINE)
+    ops = sorted({op, *included} & set(backends.ops()))
+    kernels = [path for name in ops for path in sorted((cpu / name).glob("*.cpp"))]
+    return [*filter(without_torch, kernels), cpu / "isa.cpp", driver]
 
 
 def ran(*command: object) -> set[str]:
