@@ -11,10 +11,16 @@ inline const float* x_of(const char* x, uint64_t at, int i) {
   return reinterpret_cast<const float*>(row_of(x, at, i));
 }
 
+// Damaged items may point anywhere: plain C++ loads from multiples of 4 alone.
+inline F32 load_x(const float* x) {
+  if constexpr (kLanes == 1) return read<F32>(reinterpret_cast<const char*>(x));
+  return load(x);
+}
+
 template <int V>
 inline void add_products(F32 w, const float* x, F32 (&acc)[V]) {
   PYOPS_UNROLL
-  for (int v = 0; v < V; ++v) acc[v] = fma(w, load(x + v * kLanes), acc[v]);
+  for (int v = 0; v < V; ++v) acc[v] = fma(w, load_x(x + v * kLanes), acc[v]);
 }
 
 // Runs of two outputs: an entry of one and an entry of the other, whose sums do not wait for one
@@ -59,7 +65,7 @@ inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* 
     const Four w = load_four(p + 4);
     F32 line[V];
     PYOPS_UNROLL
-    for (int v = 0; v < V; ++v) line[v] = load(from + v * kLanes);
+    for (int v = 0; v < V; ++v) line[v] = load_x(from + v * kLanes);
     const F32 four[4] = {spread<0>(w), spread<1>(w), spread<2>(w), spread<3>(w)};
     PYOPS_UNROLL
     for (int i = 0; i < 4; ++i) {
