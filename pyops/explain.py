@@ -169,10 +169,10 @@ def _masked_row(name: str, module: MaskedModule, owner: str) -> Row:
     total, left = mask.numel(), int(mask.sum())
     reason = record.reason if record is not None else "built as a masked layer"
     reason += f"; {100 * module.sparsity:.3g} % of its weights are 0, {left:,} of {total:,} left"
-    if tied:
-        reason += f"; shares the weight of {owner}"
     if module.remark:
         reason += f"; {module.remark}"
+    if tied:
+        reason += f"; shares the weight of {owner}"
     bytes_before = record.bytes_before if record is not None else size
     after = size if tied else size + mask.nbytes
     cls = type(module).__name__

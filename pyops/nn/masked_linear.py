@@ -9,12 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.masked_matmul_keep import is_plain
-from ..ops.masked_matmul_pattern import (
-    LEAST_ROWS,
-    LEAST_WEIGHTS,
-    SparsePattern,
-    masked_matmul_plan,
-)
+from ..ops.masked_matmul_pattern import LEAST_WEIGHTS, SparsePattern
 from .masked_module import MaskedModule, masks
 
 KERNELS = ("auto", "dense")
@@ -51,12 +46,9 @@ class MaskedLinear(MaskedModule, nn.Linear):
 
     @property
     def remark(self) -> str:
-        """What ran the last call; "" before the first, if that may be sparse."""
-        why = self._dense
-        if self._small():
-            why = masked_matmul_plan(LEAST_ROWS, self.out_features, self.in_features, 1)
-        if why is not None:
-            return f"last run by the dense product: {why}"
+        """What ran the last call; "" before it, and where the weight is too small to choose."""
+        if self._dense is not None:
+            return f"last run by the dense product: {self._dense}"
         return "" if self._pattern is None else "last run by sparse kernels"
 
     def forward(self, input: Tensor) -> Tensor:
