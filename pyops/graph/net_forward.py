@@ -39,7 +39,8 @@ class NetForward(GraphForward):
 
     plan: NetPlan
     runs: list[int]  # the steps of each call of run_net
-    ranks: dict[str, int]  # of the inputs, where a Linear could tell them apart
+    ranks: dict[str, int]  # of the inputs
+    takes_images: bool
     folds_into_linears: bool
 
     @classmethod
@@ -58,11 +59,12 @@ class NetForward(GraphForward):
         forward = cls(owner, "forward", [variant], guards_of(owner))
         forward.plan = plan
         forward.runs = runs
-        forward._look_for_linears()
+        forward._look_for_ranks()
         owner.__dict__["forward"] = forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A net with Linears in it is one for inputs of the rank that it was traced with.
+        """A net of our layers is one for inputs of the rank that it was traced with; where that is
+        another one, it runs as it was written.
 
         Raises:
             ValueError: another rank, and norms that are folded into Linears would be other ones.
@@ -77,20 +79,22 @@ class NetForward(GraphForward):
                         f"{self.cls.__name__} was converted for {name} of {rank} dimensions, but "
                         f"{value.dim()} given, and a norm is folded into a Linear of it"
                     )
-                if value.dim() in (0, 4):  # Linears of a program take rows
+                # Linears of a program take rows, its convolutions batches of images.
+                if value.dim() in (0, 4) or self.takes_images:
                     as_written: Any = getattr(type(self.owner), self.method)
                     return as_written(self.owner, *args, **kwargs)
         return super().__call__(*args, **kwargs)
 
-    def _look_for_linears(self) -> None:
-        linears = {
-            path
+    def _look_for_ranks(self) -> None:
+        layers = [
+            (path, getattr(layer, "rank", 0))
             for path, layer in self.owner.named_modules()
-            if isinstance(layer, PackedModule) and getattr(layer, "rank", 0) == 0
-        }
+            if isinstance(layer, PackedModule)
+        ]
+        linears = {path for path, rank in layers if rank == 0}
+        self.takes_images = any(rank > 0 for _, rank in layers)
         self.folds_into_linears = any(path in linears for path in self.plan.folded.values())
-        inputs = self.plan.inputs.items() if linears else ()
-        self.ranks = {name: len(shape) for name, (shape, _) in inputs}
+        self.ranks = {name: len(shape) for name, (shape, _) in self.plan.inputs.items()}
 
     def describe(self) -> str:
         """For ``explain``."""

@@ -53,6 +53,8 @@ class ConvModule(PackedModule):
         """With 4 dimensions, as ops and packed weights have them."""
         if cls.rank == 0:
             return x.reshape(-1, x.shape[-1])[..., None, None]
+        if x.dim() == cls.rank + 1:  # torch's layers take one image, too
+            x = x.unsqueeze(0)
         return x.unsqueeze(2) if cls.rank == 1 else x
 
     @classmethod
@@ -60,7 +62,22 @@ class ConvModule(PackedModule):
         """The image that was made of ``image_of(x)``, with the dimensions that ``x`` has."""
         if cls.rank == 0:
             return y.view(*x.shape[:-1], y.shape[1])
-        return y.squeeze(2) if cls.rank == 1 else y
+        y = y.squeeze(2) if cls.rank == 1 else y
+        return y.squeeze(0) if x.dim() == cls.rank + 1 else y
+
+    def check_shape(self, x: Tensor) -> None:
+        """What the op would not say in terms of the layer.
+
+        Raises:
+            ValueError: another number of dimensions, or of channels, than the layer takes.
+        """
+        at, channels = -1 - self.rank, self.packed.shape[1] * self.groups
+        if x.dim() not in (self.rank + 1, self.rank + 2) or x.shape[at] != channels:
+            sizes = ", ".join([str(channels), "H", "W"] if self.rank == 2 else [str(channels), "L"])
+            raise ValueError(
+                f"{type(self).__name__}: x must be [N, {sizes}] or [{sizes}], but is "
+                f"{list(x.shape)}"
+            )
 
     @property
     def weight(self) -> Tensor:

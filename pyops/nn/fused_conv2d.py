@@ -48,13 +48,14 @@ def sparse_share(layer: Any, algorithm: str = "direct", dtype: torch.dtype | Non
 
 @replaces(nn.Conv2d, weights=FUSED)
 class FusedConv2d(ConvModule):
-    """Float convolution for inference: x [N, C, H, W] -> [N, OC, OH, OW], channels_last.
+    """Float convolution for inference: x [N, C, H, W] -> [N, OC, OH, OW], channels_last; or one
+    image [C, H, W].
 
     The weight is float32 or bfloat16 and x of the same dtype; sums and bias are float32
     (``pyops.ops.conv_relu``). ``state_dict`` holds the weight as [OC, C / groups, KH, KW]. Casts
     to float32 or bfloat16 cast the weight. Raises RuntimeError in train mode and on an input that
-    requires grad, TypeError on an input of another dtype. Under autocast, x is cast to the
-    weight's dtype and the result to autocast's.
+    requires grad, TypeError on an input of another dtype, ValueError on one of another shape.
+    Under autocast, x is cast to the weight's dtype and the result to autocast's.
     """
 
     weights = "fused float"
@@ -146,9 +147,6 @@ class FusedConv2d(ConvModule):
             slope,
         )
         return self.as_given(y, x)
-
-    def check_shape(self, x: Tensor) -> None:
-        """What the op would not say in terms of the layer."""
 
 
 @replaces(nn.Conv1d, weights=FUSED)

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @replaces(nn.Conv2d, weights="static")
 class Int8Conv2d(ConvModule, StaticModule):
-    """Static int8 convolution for inference: x [N, C, H, W] -> [N, OC, OH, OW].
+    """Static int8 convolution for inference: x [N, C, H, W] -> [N, OC, OH, OW], or one image
+    [C, H, W].
 
     Weights are symmetric int8 per output channel, activations uint8 with one scale and zero point
     (``pyops.ops.int8_conv_relu``). ``state_dict`` holds int8 [OC, C / groups, KH, KW]. Raises
-    RuntimeError in train mode and on an input that requires grad.
+    RuntimeError in train mode and on an input that requires grad, ValueError on one of
+    another shape.
     """
 
     weights = "static int8"
@@ -54,6 +56,7 @@ class Int8Conv2d(ConvModule, StaticModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer by itself: floats in, floats out, the input quantized on the way."""
+        self.check_shape(input)
         codes = self.image_of(self.codes_of(input))
         y: Tensor = torch.ops.pyops.int8_conv_relu.default(
             codes,
