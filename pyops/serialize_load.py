@@ -147,6 +147,8 @@ class Loader:
         self._compare_layers(skeleton, found)
 
     def _compare_layers(self, skeleton: nn.Module, found: dict[str, str]) -> None:
+        if len(set(self.plan.masked)) < len(self.plan.masked):
+            raise ValueError(f"damaged plan: masked layers twice in {self.plan.masked}")
         for path in self.plan.masked:
             if path not in found or path in self.plan.layers:
                 raise ValueError(f"damaged plan: {path!r} is masked, but is no float layer")

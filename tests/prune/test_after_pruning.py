@@ -102,6 +102,7 @@ def test_a_file_whose_plan_masks_what_it_should_not(tmp_path):
     for masked, message in (
         (["1"], "'1', a ReLU, cannot be masked"),
         (["2"], "damaged plan: '2' is masked, but is no float layer"),
+        (["0", "0"], r"damaged plan: masked layers twice in \['0', '0'\]"),
         (3, "damaged plan: ValueError: 3 is not a list of strings"),
         ([], "the file holds '0.weight_mask', which the skeleton lacks"),
     ):
