@@ -17,6 +17,7 @@ from .nn.packed_module import PackedModule
 from .nn.record import get_record
 from .nn.registry import matches, replacement, replacement_name, why_not, why_not_depth
 from .quantize.convert import float_bytes
+from .sparse_choice import pays_from, zeros_note
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Row:
 
     ``bytes_after`` counts a packed weight that several layers share once, at the first of them.
     ``sqnr_db`` (of the layer's output, against float), ``ms_before`` and ``ms_after`` (all calls
-    of one model run) were measured by ``quantize(example_inputs=)``; None where they were not.
+    of one model run) were measured by ``quantize(example_inputs=)``; None where they were not. Of
+    ``sparsify(example_inputs=)`` they are dense and sparse, whichever was taken.
     """
 
     name: str
@@ -135,7 +137,8 @@ def explain(model: nn.Module) -> Report:
             owner = owners.setdefault(id(module.weight), name)
             rows.append(_masked_row(name, module, owner))
         elif matches(module):
-            rows.append(_float_row(name, module, _why_float(module, inside.get(id(module)))))
+            reason = _why_float(module, inside.get(id(module))) + zeros_note(module)
+            rows.append(_float_row(name, module, reason))
     return Report(tuple(rows), fusion.graphs, fusion.islands)
 
 
@@ -171,6 +174,7 @@ def _masked_row(name: str, module: MaskedModule, owner: str) -> Row:
     reason += f"; {100 * module.sparsity:.3g} % of its weights are 0, {left:,} of {total:,} left"
     if module.remark:
         reason += f"; {module.remark}"
+    reason += f"; {pays_from(module)}"
     if tied:
         reason += f"; shares the weight of {owner}"
     bytes_before = record.bytes_before if record is not None else size

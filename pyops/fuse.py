@@ -15,12 +15,11 @@ from .graph.net_inputs import guess_inputs
 from .graph.net_sequences import fold_sequences
 from .graph.simple_code import CannotTraceError
 from .nn.containers import disable_fast_paths
-from .nn.fused_conv2d import algorithm_for, sparse_share
+from .nn.fused_conv2d import algorithm_for
 from .nn.packed_base import PackedBase
 from .nn.record import Record, set_record
 from .nn.registry import FUSED, replacement
 from .ops.conv_relu_checks import DTYPES
-from .ops.sparse_cost import why_dense, zeros_of
 from .quantize.convert import float_bytes, put
 from .quantize.copying import copy_model, freeze
 from .quantize.measure import arguments_of, run
@@ -30,6 +29,7 @@ from .quantize.scheme import Scheme
 from .quantize.select import Patterns
 from .quantize.static.batches import tensors_of
 from .quantize.static.net import Net, make_net
+from .sparse_choice import Choice, choose
 
 FUSE_ALGORITHMS = ("auto", "direct", "sparse")
 
@@ -86,6 +86,31 @@ def fuse(
             ``strict`` is violated (every layer and reason is listed); the model fails on
             ``example_inputs``; ``algorithm`` is another one.
     """
+    return convert(
+        model,
+        dtype=dtype,
+        include=include,
+        exclude=exclude,
+        strict=strict,
+        example_inputs=example_inputs,
+        algorithm=algorithm,
+        inplace=inplace,
+    )
+
+
+def convert(
+    model: nn.Module,
+    *,
+    dtype: torch.dtype | None,
+    include: Patterns | None,
+    exclude: Patterns | None,
+    strict: bool,
+    example_inputs: Any,
+    algorithm: str,
+    inplace: bool = False,
+    timed: bool = False,
+) -> nn.Module:
+    """``fuse``; ``timed``: sparse weights where they are faster on ``example_inputs``."""
     check_model(model, inplace, "fuse")
     if algorithm not in FUSE_ALGORITHMS:
         raise ValueError(f"fuse: algorithm must be one of {FUSE_ALGORITHMS}, but is {algorithm!r}")
@@ -94,7 +119,10 @@ def fuse(
     plan = make_plan(model, Scheme(FUSED, {}), include, exclude)
     _check_plan(model, plan, dtype, strict)
     arguments = None if example_inputs is None else arguments_of(example_inputs)
-    if arguments is not None:
+    choices: dict[str, Choice] = {}
+    if algorithm == "sparse":
+        choices = choose(model, plan, dtype, arguments if timed else None, "fuse")
+    if arguments is not None and not timed:
         run(model, arguments, "fuse")
     target = freeze(model) if inplace else copy_model(model)
     chosen = {path for candidate in plan if not candidate.why_float for path in candidate.paths}
@@ -105,8 +133,8 @@ def fuse(
             raise CannotTraceError("it is one layer")
         net = make_net(target, chosen, inputs)
     except CannotTraceError as error:
-        return _layer_by_layer(target, plan, dtype, algorithm, inputs, str(error))
-    _put_layers(target, plan, net.folded, dtype, algorithm)
+        return _layer_by_layer(target, plan, dtype, algorithm, choices, inputs, str(error))
+    _put_layers(target, plan, net.folded, dtype, algorithm, choices)
     _put_net(target, net, inputs, dtype)
     return target
 
@@ -150,6 +178,7 @@ def _put_layers(
     folded: Mapping[str, str],
     dtype: torch.dtype | None,
     algorithm: str,
+    choices: Mapping[str, Choice],
 ) -> nn.Module:
     """Puts the layers in, and ``Folded`` in the place of norms; all else becomes ``dtype``."""
     packed: dict[tuple[int, int, str], PackedBase] = {}
@@ -159,19 +188,21 @@ def _put_layers(
         size = float_bytes(old, without_weight=candidate.weight_key in counted)
         reason = candidate.why_float or "replaced"
         new = old
+        ms: tuple[float | None, float | None] = (None, None)
         if candidate.why_float is None:
             counted.add(candidate.weight_key)
-            own = algorithm
-            if algorithm != "direct":
-                own = algorithm_for(old, dtype, algorithm == "sparse")
-            if algorithm == "sparse" and own != "sparse":
-                reason += f"; {why_dense(zeros_of(old.weight), sparse_share(old, own, dtype))}"
+            choice = choices.get(candidate.name)
+            if choice is None:
+                choice = Choice("direct" if algorithm == "direct" else algorithm_for(old, dtype))
+            own, ms = choice.algorithm, choice.ms
+            reason += f"; {choice.why}" if choice.why else ""
             key = (candidate.weight_key, getattr(old, "groups", 1), own)
             cls: Any = replacement(old, FUSED)
             new = cls.from_float(old, packed.get(key), dtype=dtype, algorithm=own)
             packed[key] = new.packed
             target = put(target, candidate.paths, new)
-        set_record(new, Record(candidate.class_name, reason, size))
+        record = Record(candidate.class_name, reason, size, ms_before=ms[0], ms_after=ms[1])
+        set_record(new, record)
     for norm, layer in folded.items():
         before = type(target.get_submodule(norm)).__name__
         put(target, [norm], Folded(layer, before))
@@ -198,12 +229,13 @@ def _layer_by_layer(
     plan: list[Candidate],
     dtype: torch.dtype | None,
     algorithm: str,
+    choices: Mapping[str, Choice],
     inputs: Mapping[str, Tensor],
     why: str,
 ) -> nn.Module:
     chosen = {c.name for c in plan if c.why_float is None and len(c.paths) == 1}
     folded = fold_sequences(target, chosen, inputs)
-    target = _put_layers(target, plan, folded, dtype, algorithm)
+    target = _put_layers(target, plan, folded, dtype, algorithm, choices)
     text = f"each layer runs by itself: {why}"
     if dtype is not None:
         text += f"; its inputs must be {_name(dtype)}"

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..ops.conv_relu import faster_algorithm
 from ..ops.conv_relu_checks import winograd_geometry
-from ..ops.sparse_cost import pays, share_of_dense
 from .conv_module import ConvModule
 from .packed_base import Config, PackedBase
 from .packed_float_conv import PackedFloatConv, PackedFloatLinear
@@ -22,28 +21,16 @@ if TYPE_CHECKING:
 NO_ACTIVATION = (0, 0.0, 0.0)
 
 
-def algorithm_for(layer: Any, dtype: torch.dtype | None = None, sparse: bool = False) -> str:
+def algorithm_for(layer: Any, dtype: torch.dtype | None = None) -> str:
     """The faster algorithm for a float layer whose weight becomes ``dtype`` (by default its own);
-    see ``pyops.ops.conv_relu.faster_algorithm``. With ``sparse`` also "sparse", where its zeros
-    pay (``pyops.ops.sparse_cost``).
+    see ``pyops.ops.conv_relu.faster_algorithm``.
     """
     weight: Tensor = layer.weight.detach()
-    algorithm = "direct"
-    if isinstance(layer, nn.Conv2d):
-        algorithm = faster_algorithm(
-            weight.shape, dtype or weight.dtype, layer.stride, layer.dilation, layer.groups
-        )
-    takes_sparse = sparse and pays(sparse_share(layer, algorithm, dtype))
-    return "sparse" if takes_sparse else algorithm
-
-
-def sparse_share(layer: Any, algorithm: str = "direct", dtype: torch.dtype | None = None) -> float:
-    """What a product with the layer's sparse weight is estimated to take, as a share of the dense
-    one by ``algorithm``; ``pyops.ops.sparse_cost``.
-    """
-    weight: Tensor = layer.weight.detach()
-    image = weight.reshape(*weight.shape[:2], *[1] * (4 - weight.dim()), *weight.shape[2:])
-    return share_of_dense(image, getattr(layer, "groups", 1), algorithm, dtype)
+    if not isinstance(layer, nn.Conv2d):
+        return "direct"
+    return faster_algorithm(
+        weight.shape, dtype or weight.dtype, layer.stride, layer.dilation, layer.groups
+    )
 
 
 @replaces(nn.Conv2d, weights=FUSED)
@@ -90,8 +77,7 @@ class FusedConv2d(ConvModule):
             layer: of the class that this one replaces.
             packed: a weight to share.
             dtype: of the new weight, by default that of the layer's.
-            algorithm: as in ``pyops.ops.conv_relu_pack``, or "auto" (``algorithm_for``), which
-                leaves sparse weights out.
+            algorithm: as in ``pyops.ops.conv_relu_pack``, or "auto" (``algorithm_for``).
         """
         weight: Tensor = layer.weight.detach()  # type: ignore[operator]
         if packed is None:

@@ -11,6 +11,7 @@ int8: at about 60 %.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -52,8 +53,14 @@ PAIRS = Costs(FLOAT.dense, 2.2, 4.9, 2.4, 4.0, 14.0, 12.0, 384, PANELS)
 # 4 vectors of products for four weights, two a cycle, at 95 % of that.
 CODES = Costs({"direct": 0.53}, 1.3, 2.9, 2.2, 8.0, 16.0, 14.0, 512)
 OUTPUTS_SHARING = 4
-# Below such a share of the dense time a weight counts as one that pays.
+# What is estimated to take less than this share of the dense time is packed sparse: the estimate
+# itself holds no margin.
 LEAST_GAIN = 0.95
+# What has some zeros and is estimated to take less than this share is worth timing: estimates are
+# off by less.
+LEAST_ZEROS = 0.1
+WORTH_TIMING = 1.3
+_STEPS = 40  # of bisection
 
 
 def costs_of(dtype: torch.dtype) -> Costs:
@@ -123,8 +130,47 @@ def share_of_dense(
         return min(tokens, panel_cycles(weight, groups, pairs, costs)) / dense
 
 
+def break_even(
+    shape: Sequence[int],
+    groups: int = 1,
+    algorithm: str = "direct",
+    dtype: torch.dtype = torch.float32,
+) -> float | None:
+    """The share of zeros, spread without a pattern, above which the sparse product with a weight
+    ``[OC, C / groups, KH, KW]`` of ``dtype`` is estimated to be faster than the dense one.
+
+    None where no zeros make it so. Expected values of what ``share_of_dense`` counts.
+    """
+    outputs, k = shape[0], math.prod(shape[1:])
+    if (shape[1] == 1 and groups > 1) or not outputs * k:
+        return None
+    costs = costs_of(dtype)
+    pairs = costs is not CODES and multiplies_pairs(conv_relu_checks.OP, dtype)
+    dense = costs.dense[algorithm] / (1 + pairs)
+    fixed = (costs.output + costs.block * -(-k // costs.depth)) / k + groups * costs.value / outputs
+
+    def gains(left: float) -> bool:
+        any_of = 1 - (1 - left) ** OUTPUTS_SHARING
+        shares = OUTPUTS_SHARING * left >= costs.least_shared * any_of
+        each = costs.shared * any_of / OUTPUTS_SHARING if shares else costs.entry * left
+        return each + fixed < dense
+
+    low, high = 0.0, 1.0  # of what is left
+    if not gains(low):
+        return None
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if gains(middle) else (low, middle)
+    return 1 - low
+
+
+def worth_timing(zeros: float, share: float) -> bool:
+    """Whether a weight with these zeros and ``share_of_dense`` might be the faster one sparse."""
+    return zeros >= LEAST_ZEROS and share < WORTH_TIMING
+
+
 def pays(share: float) -> bool:
-    """Whether a weight of that ``share_of_dense`` is packed sparse."""
+    """Whether a weight of that ``share_of_dense`` is packed sparse where nothing is timed."""
     return share < LEAST_GAIN
 
 
@@ -133,10 +179,21 @@ def zeros_of(weight: Tensor) -> float:
     return float((weight == 0).double().mean())
 
 
-def why_dense(zeros: float, share: float) -> str:
-    """What ``explain`` says of a weight that stays dense, by its zeros and ``share_of_dense``."""
-    told = "sparse kernels never pay" if math.isinf(share) else f"sparse: {share:.2f} of its time"
+def why_dense(zeros: float, share: float, even: float | None) -> str:
+    """What ``explain`` says of a weight that stays dense, by its zeros, its ``share_of_dense`` and
+    its ``break_even``.
+    """
+    told = "sparse kernels never pay"
+    if even is not None:
+        told = f"sparse: {share:.2f} of its time by the estimate, break-even at {even:.0%} zeros"
+        if share < 1 and not pays(share):
+            told += f", taken below {LEAST_GAIN}"
     return f"dense: {zeros:.0%} of the weight are 0 ({told})"
+
+
+def why_sparse(share: float) -> str:
+    """What it says of one that is packed sparse and was not timed."""
+    return f"sparse: {share:.2f} of the dense time by the estimate"
 
 
 def packed_sparse(zeros: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,6 +99,52 @@ def run(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], workflow
         raise ValueError(
             f"{workflow}: the model fails on example_inputs: {type(error).__name__}: {error}"
         ) from error
+
+
+# From a layer and an input that it saw: two calls, and what both take.
+Pair = Callable[
+    [nn.Module, Tensor], tuple[Callable[[Tensor], Any], Callable[[Tensor], Any], Tensor]
+]
+
+
+def run_pairs(
+    model: nn.Module,
+    pairs: Mapping[str, Pair],
+    call: tuple[tuple[Any, ...], dict[str, Any]],
+    workflow: str,
+) -> dict[str, Measured]:
+    """``run``, which times two calls in turn on each shape of input that a layer in ``pairs``, by
+    name, sees. A layer that is not reached is absent from the result.
+
+    Raises:
+        ValueError: the model fails.
+    """
+    results: dict[str, Measured] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            _pair_hook(results, name, pair), with_kwargs=True
+        )
+        for name, pair in pairs.items()
+    ]
+    try:
+        run(model, call, workflow)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return results
+
+
+def _pair_hook(results: dict[str, Measured], name: str, pair: Pair) -> Callable[..., None]:
+    def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        x: Tensor = args[0] if args else next(iter(kwargs.values()))
+        key = (tuple(x.shape), x.dtype)
+        measured = results.setdefault(name, Measured())
+        measured.calls[key] = measured.calls.get(key, 0) + 1
+        if measured.calls[key] == 1 and x.numel():
+            first, second, given = pair(layer, x)
+            measured.ms[key] = _interleaved(_finished(first, given), _finished(second, given))
+
+    return hook
 
 
 def arguments_of(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -47,7 +47,7 @@ def rows(model: nn.Module) -> dict[str, Any]:
 def test_a_pruned_model_computes_the_same(pattern: str) -> None:
     model = pruned(pattern)
     before = copy.deepcopy(model.state_dict())
-    fast = pyops.sparsify(model, example_inputs=X)
+    fast = pyops.sparsify(model, example_inputs=X, never_slower=False)
     with torch.no_grad():
         assert torch.allclose(fast(X), model(X), atol=1e-5)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -63,7 +63,7 @@ def test_models_that_others_pruned() -> None:
     model = Net().eval()
     with torch.no_grad():
         model.head.weight.copy_(masked(model.head.weight, 0.1, 1, 0))
-    fast = pyops.sparsify(model, example_inputs=X)
+    fast = pyops.sparsify(model, example_inputs=X, never_slower=False)
     assert "packed sparse" in rows(fast)["head"].reason
     assert "packed sparse" not in rows(fast)["body"].reason
     with torch.no_grad():
@@ -72,19 +72,19 @@ def test_models_that_others_pruned() -> None:
 
 def test_bfloat16() -> None:
     model = pruned()
-    fast = pyops.sparsify(model, dtype=torch.bfloat16, example_inputs=X)
+    fast = pyops.sparsify(model, dtype=torch.bfloat16, example_inputs=X, never_slower=False)
     with torch.no_grad():
         want = model(X)
         assert (fast(X).float() - want).abs().max() < 0.03 * want.abs().max()
 
 
 def test_dense_models_stay_dense() -> None:
-    fast = pyops.sparsify(Net().eval(), example_inputs=X)
+    fast = pyops.sparsify(Net().eval(), example_inputs=X, never_slower=False)
     assert not [row for row in rows(fast).values() if "packed sparse" in row.reason]
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    fast = pyops.sparsify(pruned(), example_inputs=X)
+    fast = pyops.sparsify(pruned(), example_inputs=X, never_slower=False)
     pyops.save(fast, tmp_path / "net.safetensors")
     back = pyops.load(tmp_path / "net.safetensors", Net())
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_copies_and_other_levels() -> None:
-    fast = pyops.sparsify(pruned(), example_inputs=X)
+    fast = pyops.sparsify(pruned(), example_inputs=X, never_slower=False)
     with torch.no_grad():
         want = fast(X)
         assert torch.equal(copy.deepcopy(fast)(X), want)
@@ -107,9 +107,15 @@ def test_refusals() -> None:
         pyops.sparsify(X)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^sparsify: calibration= goes with dtype='int8', but"):
         pyops.sparsify(Net(), calibration=[X])
+    with pytest.raises(ValueError, match=r"^sparsify: never_slower=True needs example_inputs to"):
+        pyops.sparsify(Net(), never_slower=True)
+    with pytest.raises(ValueError, match=r"^sparsify: the model fails on example_inputs: Runtime"):
+        pyops.sparsify(pruned(), example_inputs=X[:, :2])
+    with pytest.raises(ValueError, match=r"^sparsify: nothing to replace in ReLU: "):
+        pyops.sparsify(nn.ReLU(), dtype="int8")
     with pytest.raises(ValueError, match=r"^sparsify: dtype must be a float dtype or 'int8', but"):
         pyops.sparsify(Net(), dtype="int4")
-    with pytest.raises(TypeError, match=r"^fuse: dtype must be torch\.float32 or"):
+    with pytest.raises(TypeError, match=r"^sparsify: dtype must be torch\.float32 or"):
         pyops.sparsify(Net(), dtype=torch.float16)
 
 
@@ -169,7 +175,7 @@ def test_resnet() -> None:
     model = resnet.random_model(50).eval()
     x = torch.randn(2, 3, 96, 96)
     small = pyops.prune(model, 0.95, include=nn.Conv2d, exclude="conv1")
-    fast = pyops.sparsify(small, example_inputs=x)
+    fast = pyops.sparsify(small, example_inputs=x, never_slower=False)
     with torch.no_grad():
         want = small(x)
         assert (fast(x) - want).abs().max() < 1e-4 * want.abs().max()
