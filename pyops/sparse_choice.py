@@ -249,4 +249,6 @@ def pays_from(layer: Any) -> str:
         "int8": break_even(shape, groups, dtype=torch.int8),
     }
     told = ", ".join(f"{even:.0%} in {one}" for one, even in found.items() if even is not None)
-    return f"sparse kernels (pyops.sparsify) pay from {told}" if told else "sparse never pays"
+    return (
+        f"sparse kernels (pyops.sparsify) pay from {told}" if told else "sparse kernels never pay"
+    )

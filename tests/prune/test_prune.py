@@ -205,7 +205,8 @@ def test_layers_that_stay_dense():
     report = pyops.explain(pyops.prune(model, 0.5))
     reasons = {row.name: row.reason for row in report.rows}
     assert reasons == {
-        "0": "pruned: unstructured, l1, by layer; 50 % of its weights are 0, 32 of 64 left",
+        "0": "pruned: unstructured, l1, by layer; 50 % of its weights are 0, 32 of 64 left; "
+        "sparse kernels never pay",
         "1": "has hooks, which a replacement would lose",
         "2": "weight holds NaN or Inf",
         "3": "too small: 1 x 1 weights, and of 0.5 of the units of 'unstructured' none would go",
