@@ -28,11 +28,12 @@ class Case:
     "int32_gemm" takes a, b; "conv" takes x, weight, bias and the stride, padding and groups that
     ``geometry`` says; "static_linear" takes x, weight, bias and what ``static`` says;
     "static_conv" takes the same and the ``layer`` that it is; "sparse_linear" takes x and weight,
-    which is dense and has zeros, in float32, and "sparse_linear bf16" the same in bfloat16; "model"
-    and "convnet int8|fp32|bf16|pruned" take ``model`` and ``inputs``, and ``calibration`` returns
-    inputs like real ones, where ``inputs`` are not; others
-    have no peers. ``make_ours`` prepares our call (packing is not timed)
-    or raises UnavailableError, ``variants`` other calls of ours, which take long to prepare.
+    which is dense and has zeros, in float32, and "sparse_linear bf16" the same in bfloat16;
+    "model", "model pruned" and "convnet int8|fp32|bf16|pruned", and "convnet pruned int8" and
+    "model pruned int8", take ``model`` and ``inputs``, and ``calibration`` returns inputs like real
+    ones, where ``inputs`` are not; others have no peers. ``make_ours`` prepares our call (packing
+    is not timed) or raises UnavailableError, ``variants`` other calls of ours, which take long to
+    prepare.
     ``check_ours`` and ``check_peer`` take a result and raise WrongResultError; ``quality`` returns
     numbers to print beside the time.
 

@@ -46,7 +46,7 @@ def sparsify(
         dtype: float32 or bfloat16: what weights and values between layers become. None: the
             model's own. "int8": ``pyops.quantize``, and sparse kernels where they are faster than
             dense int8 ones; the same numbers come out of either. Without ``calibration`` each layer
-            runs by itself (``quantize(fuse=False)``).
+            runs by itself (``quantize(fuse=False)``), which may cost more than zeros save.
         calibration, forward: as for ``pyops.quantize``; for "int8" alone.
         include, exclude, strict, example_inputs: as for ``pyops.fuse``, or ``pyops.quantize``; with
             ``calibration`` they serve ``never_slower`` alone.

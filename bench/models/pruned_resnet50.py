@@ -1,4 +1,4 @@
-"""ResNet-50 with random weights, pruned by magnitude: float, our sparse net and dense peers.
+"""ResNet-50 with random weights, pruned by magnitude: our sparse net and dense peers, also int8.
 
 Every convolution has the same share of zeros, wherever its smallest weights are; the first and the
 classifier have none. Operations are those of the dense net.
@@ -25,7 +25,7 @@ RIVALS = {
 
 
 def cases(shapes: str, batches: tuple[int, ...] = BATCHES) -> Iterator[Case]:
-    """Yield one case per sparsity and batch."""
+    """Yield one case per sparsity, batch and precision."""
     tiny = shapes == "tiny"
     dense = resnet.random_model(50)
     for sparsity in TINY_SPARSITIES if tiny else SPARSITIES:
@@ -37,6 +37,7 @@ def cases(shapes: str, batches: tuple[int, ...] = BATCHES) -> Iterator[Case]:
         )
         for batch in TINY_BATCHES if tiny else batches:
             yield in_float(net, batch, TINY_SIZE if tiny else SIZE)
+            yield in_int8(net, batch, TINY_SIZE if tiny else SIZE)
 
 
 def in_float(net: Net, batch: int, size: int) -> Case:
@@ -44,6 +45,20 @@ def in_float(net: Net, batch: int, size: int) -> Case:
     case = net.case("fp32", batch, size)
     (x,) = case.inputs
     return replace(case, kind="convnet pruned", make_ours=lambda: ours(net.model, x), rivals=RIVALS)
+
+
+def in_int8(net: Net, batch: int, size: int) -> Case:
+    """Return the net's case in int8: the same numbers as our dense net's, sparse where it pays."""
+    case = net.case("int8", batch, size)
+    (x,) = case.inputs
+
+    def make_ours() -> Call:
+        assert case.calibration is not None
+        fast = pyops.sparsify(net.model, dtype="int8", calibration=case.calibration())
+        return lambda: fast(x)
+
+    rivals = {"dense int8 peers": ("pyops dense int8", "onnxruntime int8", "openvino int8")}
+    return replace(case, kind="convnet pruned int8", make_ours=make_ours, rivals=rivals)
 
 
 def ours(model: nn.Module, x: Tensor) -> Call:

@@ -20,7 +20,7 @@ from torch import Tensor
 from pyops.testing.timing import Remote
 
 NAME = "deepsparse"
-KINDS = ("convnet fp32", "convnet pruned")
+KINDS = ("convnet fp32", "convnet pruned", "model pruned")
 SLOW = True
 OWN_THREADS = True
 

@@ -6,7 +6,7 @@ import onnxruntime_runs
 from case import Call, Case
 
 NAME = "onnxruntime fp32"
-KINDS = ("convnet fp32", "convnet pruned")
+KINDS = ("convnet fp32", "convnet pruned", "model pruned")
 SLOW = True
 OWN_THREADS = True
 

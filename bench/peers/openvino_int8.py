@@ -6,7 +6,7 @@ import openvino_runs
 from case import Call, Case
 
 NAME = "openvino int8"
-KINDS = ("linear", "model", "convnet int8")
+KINDS = ("linear", "model", "model pruned int8", "convnet int8", "convnet pruned int8")
 SLOW = True
 OWN_THREADS = True
 

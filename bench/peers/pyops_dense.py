@@ -8,7 +8,7 @@ import pyops
 from pyops import ops
 
 NAME = "pyops dense"
-KINDS = ("convnet pruned", "sparse_linear", "sparse_linear bf16")
+KINDS = ("convnet pruned", "model pruned", "sparse_linear", "sparse_linear bf16")
 SLOW = False
 
 

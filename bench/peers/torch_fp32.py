@@ -16,6 +16,9 @@ KINDS = (
     "convnet fp32",
     "convnet bf16",
     "convnet pruned",
+    "convnet pruned int8",
+    "model pruned",
+    "model pruned int8",
 )
 SLOW = False
 FLOAT = True
