@@ -23,7 +23,7 @@ ISAS = re.findall(r"^PYOPS_ISA\((\w+)", (CPU / "isa.inc").read_text(), re.MULTIL
 # What an op's folder may hold beside one file per row.
 BEYOND_KERNELS = {"call", "dense", "depthwise", "driver", "linear", "pack", "pool", "rows"}
 BEYOND_KERNELS |= {"few_rows", "rows_program", "run", "section", "strip", "table"}
-BEYOND_KERNELS |= {"blocks", "winograd"}
+BEYOND_KERNELS |= {"blocks", "panels", "winograd"}
 INCLUDES_OF_ISA_FILES = {"immintrin.h", "arm_neon.h", "cstdint", "cstddef"}
 SCHEMA_TYPES = {
     "Tensor": "Tensor",

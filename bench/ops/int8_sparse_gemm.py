@@ -18,7 +18,8 @@ from pyops.ops.int8_sparse_gemm import OP
 from pyops.testing.cases.int8_sparse_gemm import n_of_m
 from pyops.testing.cases.sparse_gemm import masked
 
-N_OF_M = ((2, 4), (1, 4))
+N_OF_M = ((2, 4), (1, 4), (2, 8))
+BLOCK_OUTPUTS, BLOCK_DEPTH = 32, 4
 FEW_ROWS = 4
 
 
@@ -31,9 +32,21 @@ def cases(shapes: str) -> Iterator[Case]:
             for sparsity in SPARSITIES:
                 weight = masked(dense, 1 - sparsity, shared, 1)
                 yield linear(m, weight, f"{pattern} {sparsity:.0%}")
+        for sparsity in SPARSITIES:
+            if n % BLOCK_OUTPUTS == 0 and k % BLOCK_DEPTH == 0:
+                name = f"block {BLOCK_OUTPUTS}x{BLOCK_DEPTH} {sparsity:.0%}"
+                yield linear(m, blocks(dense, 1 - sparsity), name)
         for keep, of in N_OF_M:
             if k % of == 0:
                 yield linear(m, n_of_m(n, k, keep, of, 1), f"{keep}:{of}")
+
+
+def blocks(dense: Tensor, density: float) -> Tensor:
+    """``dense`` with all but a ``density`` of its blocks 0."""
+    rng = torch.Generator().manual_seed(1)
+    n, k = dense.shape
+    keep = torch.rand(n // BLOCK_OUTPUTS, k // BLOCK_DEPTH, generator=rng) < density
+    return dense * keep.repeat_interleave(BLOCK_OUTPUTS, 0).repeat_interleave(BLOCK_DEPTH, 1)
 
 
 def questions(shapes: str) -> Iterator[Question]:

@@ -43,7 +43,8 @@ inline bool is_sparse(const Tensor& t) {
 
 inline void sparse_layout(const char* op, const cpu::SparseHeader& h,
                           const cpu::SparseGemmKernel& kernel) {
-  packed_layout(op, h, kernel, h.nr == kernel.nr && h.kr == kernel.kr);
+  const bool fits = h.nr == kernel.nr && h.kr == kernel.kr;
+  packed_layout(op, h, kernel, fits && (!h.of_code_panels() || kernel.panels.quads));
 }
 
 // Of a weight in panels: of the kernel's outputs or of half of them.

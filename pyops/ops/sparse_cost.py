@@ -53,6 +53,12 @@ PAIRS = Costs(FLOAT.dense, 2.2, 4.9, 2.4, 4.0, 14.0, 12.0, 384, PANELS)
 # 4 vectors of products for four weights, two a cycle, at 95 % of that.
 CODES = Costs({"direct": 0.53}, 1.3, 2.9, 2.2, 8.0, 16.0, 14.0, 512)
 OUTPUTS_SHARING = 4
+# Panels of int8 (csrc/cpu/int8_sparse_gemm/panels.cpp has the same): a weight that a panel of 32
+# outputs holds four k at a time, one of the four that a window of 8 or 16 k has place for, an
+# output, and a value of k of an output.
+PANEL_OUTPUTS, PANEL_DEPTH, PANEL_ENTRIES = 32, 4, 4
+PANEL_WINDOWS = (8, 16)
+QUAD, WINDOW, PANEL_OUTPUT, PANEL_VALUE = 0.53, 0.76, 60.0, 0.02
 # What is estimated to take less than this share of the dense time is packed sparse: the estimate
 # itself holds no margin.
 LEAST_GAIN = 0.95
@@ -86,7 +92,7 @@ def sparse_cycles(weight: Tensor, groups: int, costs: Costs) -> float:
 
 
 def panel_cycles(weight: Tensor, groups: int, pairs: bool, costs: Costs) -> float:
-    """Of 64 tokens by ``weight [OC, C / groups, KH, KW]`` in the better of ``costs.panels``."""
+    """Of 64 tokens by a float ``weight [OC, C / groups, KH, KW]`` in the better of ``costs.panels``."""
     channels, taps = weight.shape[1], weight[0, 0].numel()
     if pairs and channels % 2 and taps > 1:  # a pair of two taps
         return math.inf
@@ -102,6 +108,22 @@ def panel_cycles(weight: Tensor, groups: int, pairs: bool, costs: Costs) -> floa
         kept = int(split.any(2).sum())
         best = min(best, outputs * (cost * kept + costs.output * groups * split.shape[1]))
     return best
+
+
+def code_panel_cycles(weight: Tensor) -> float:
+    """Of 64 tokens by an int8 ``weight [OC, C / groups, KH, KW]`` in panels of the better form."""
+    outputs, k = weight.shape[0], weight[0].numel()
+    entries = (weight != 0).permute(0, 2, 3, 1).reshape(outputs, k)
+    fixed = outputs * (PANEL_OUTPUT + PANEL_VALUE * k)
+    rows, depth = -outputs % PANEL_OUTPUTS, -k % PANEL_DEPTH
+    whole = F.pad(entries, (0, depth, 0, rows))
+    quads = whole.unflatten(0, (-1, PANEL_OUTPUTS)).unflatten(2, (-1, PANEL_DEPTH)).any(3).any(1)
+    held = QUAD * PANEL_OUTPUTS * PANEL_DEPTH * int(quads.sum())
+    for window in PANEL_WINDOWS:
+        padded = F.pad(entries, (0, -k % window)).unflatten(1, (-1, window))
+        if int(padded.sum(2).max()) <= PANEL_ENTRIES:
+            held = min(held, WINDOW * PANEL_ENTRIES * outputs * padded.shape[1])
+    return held + fixed
 
 
 def share_of_dense(
@@ -126,8 +148,11 @@ def share_of_dense(
             dense /= 2
         if not dense:
             return float("inf")
-        tokens = sparse_cycles(weight, groups, costs)
-        return min(tokens, panel_cycles(weight, groups, pairs, costs)) / dense
+        if costs is CODES:
+            panels = code_panel_cycles(weight)
+        else:
+            panels = panel_cycles(weight, groups, pairs, costs)
+        return min(sparse_cycles(weight, groups, costs), panels) / dense
 
 
 def break_even(

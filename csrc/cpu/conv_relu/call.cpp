@@ -47,7 +47,7 @@ void ConvReluCall::take_weight(const char* op, const ConvArguments& a) {
   int64_t groups;
   if (checks::is_sparse(a.packed)) {
     const SparseHeader& h = checks::packed_sparse(op, a.packed, a.weight_shape, type_);
-    if (h.of_panels()) {
+    if (h.of_float_panels()) {
       kernel_ = &list_kernel_for(type_);
       checks::lists_layout(op, h, *kernel_);
     } else {

@@ -6,6 +6,7 @@
 #include "cpu/int8_conv_relu/pack.h"
 #include "cpu/int8_conv_relu/strip.h"
 #include "cpu/int8_gemm/operands.h"
+#include "cpu/int8_sparse_gemm/call.h"
 
 namespace pyops::cpu {
 namespace {
@@ -18,6 +19,7 @@ struct Group {
   const void* packed;
   const Int8GemmKernel* kernel;
   Codes form;
+  const int32_t* w_sum;
 };
 
 // The rows of a block, in one buffer of a thread.
@@ -37,6 +39,7 @@ class DenseConv {
   void run();
 
  private:
+  void find_groups(const void* packed);
   Epilogue epilogue_of(int64_t group, int64_t pixel) const;
   void run_product() const;
   void run_strips();
@@ -58,6 +61,8 @@ class DenseConv {
   const CodesImages& input_;
   const Epilogue& epilogue_;
   const int64_t depth_, group_c_, group_oc_;
+  const bool sparse_;
+  Int8GemmKernel panels_;  // of a sparse weight
   std::vector<Group> groups_;
   std::vector<int64_t> taps_;  // where they are in a strip
   std::vector<int64_t> runs_;  // where taps whose codes stand side by side begin
@@ -70,16 +75,25 @@ DenseConv::DenseConv(const ConvShape& shape, const CodesImages& input, const voi
     : shape_(shape),
       input_(input),
       epilogue_(epilogue),
-      depth_(int8_conv_header(packed).depth()),
-      group_c_(int8_conv_header(packed).c),
-      group_oc_(int8_conv_header(packed).group_oc()) {
-  for (int64_t group = 0; group < shape.groups; ++group) {
-    const void* weight = int8_conv_group(packed, group);
-    const Int8GemmKernel& kernel = kernel_for(kOp, packed_header(weight), shape.pixels());
-    groups_.push_back({weight, &kernel, kernel.form_of(input.is_signed)});
-  }
+      depth_(shape.kh * shape.kw * shape.c / shape.groups),
+      group_c_(shape.c / shape.groups),
+      group_oc_(shape.oc / shape.groups),
+      sparse_(is_sparse(packed, sizeof(SparseHeader))),
+      panels_() {
+  find_groups(packed);
   const int tap_depth = groups_[0].kernel->tap_depth;
   by_taps_ = tap_depth > 0 && group_c_ % tap_depth == 0;
+}
+
+void DenseConv::find_groups(const void* packed) {
+  if (sparse_) panels_ = panel_kernel(packed);
+  for (int64_t group = 0; group < shape_.groups; ++group) {
+    const void* weight = sparse_ ? packed : int8_conv_group(packed, group);
+    const Int8GemmKernel& kernel =
+        sparse_ ? panels_ : kernel_for(kOp, packed_header(weight), shape_.pixels());
+    const int32_t* w_sum = sparse_ ? sparse_sums(packed) + group * group_oc_ : packed_sums(weight);
+    groups_.push_back({weight, &kernel, kernel.form_of(input_.is_signed), w_sum});
+  }
 }
 
 void DenseConv::run() {
@@ -93,7 +107,7 @@ Epilogue DenseConv::epilogue_of(int64_t group, int64_t pixel) const {
   Epilogue e = epilogue_;
   advance_rows(&e, pixel);
   advance_columns(&e, group * group_oc_);
-  e.w_sum = packed_sums(groups_[group].packed);
+  e.w_sum = groups_[group].w_sum;
   e.zero_shift = shift_of(groups_[group].form, input_.is_signed);
   return e;
 }
@@ -238,7 +252,7 @@ void DenseConv::multiply_block(int64_t group, const uint8_t* a, int64_t lda, con
   const Group& g = groups_[group];
   const int64_t rows = pixels.end - pixels.begin;
   const Epilogue e = epilogue_of(group, pixels.begin);
-  const Operand w = {g.packed, group_oc_, 0, e};
+  const Operand w = {g.packed, group_oc_, 0, e, group};
   const Product p = {*g.kernel, &w, 1, {rows, group_oc_, depth_}, g.form, lda, taps};
   multiply_columns(p, w, e, reinterpret_cast<const char*>(a), rows, columns.begin, columns.end);
 }

@@ -16,8 +16,8 @@ struct CodesImages {
   uint8_t padding;  // the code of 0
 };
 
-// packed: pack.h, layout groups. The epilogue's w_sum and zero_shift are set here; its rows are the
-// pixels of the output; find_direct_codes was called for it.
+// packed: pack.h, layout groups, or a sparse weight of panels. The epilogue's w_sum and zero_shift
+// are set here; its rows are the pixels of the output; find_direct_codes was called for it.
 void dense_conv(const ConvShape& shape, const CodesImages& input, const void* packed,
                 const Epilogue& epilogue);
 

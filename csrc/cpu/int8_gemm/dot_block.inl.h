@@ -4,30 +4,15 @@
 //
 //   I32 dot4(I32 acc, I32 a_u8, I32 w_s8)   and   I32 load_w(const int8_t* p)  (kLanes * 4 bytes)
 
-// Where the rows of a tile and their taps are, from b.a on.
-struct Places {
-  int64_t row[kMr];
-  const int64_t* tap;
-  int64_t taps, depth;
-};
-
-// What becomes of the sums of a tile: they go to `acc`, or, as codes, straight to the output.
-struct Target {
-  int32_t* acc;
-  DirectTile direct;
-};
+#include "cpu/int8_gemm/dot_tiles.inl.h"
 
 // sum[r][v] = start[v] + sum over k of dot4(broadcast a[r][4k..4k+3], w[4k..4k+3] of columns v *
-// kLanes ...). kAhead: prefetches.
+// kLanes ...).
 template <bool kAhead, Direct kDirect, int kRows, int kVecs>
-__attribute__((noinline)) void tile(const Int8GemmBlock& b, const Places& places,
-                                    const int32_t* start, Ahead ahead, const Target& target) {
+void tile(const Int8GemmBlock& b, const Places& places, const int32_t* start, Ahead ahead,
+          const Target& target) {
   I32 sum[kRows][kVecs];
-  PYOPS_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    PYOPS_UNROLL
-    for (int v = 0; v < kVecs; ++v) sum[r][v] = load(start + v * kLanes);
-  }
+  begin_tile(start, sum);
   const int8_t* w = b.w;
   const int64_t w_step = static_cast<int64_t>(b.stored_cols) * 4, depth = places.depth;
   for (int64_t t = 0; t < places.taps; ++t) {
@@ -51,115 +36,17 @@ __attribute__((noinline)) void tile(const Int8GemmBlock& b, const Places& places
       }
     }
   }
-  PYOPS_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    if constexpr (kDirect != Direct::none) {
-      store_direct<kDirect, kVecs>(target.direct, r * target.direct.ld, sum[r]);
-    } else {
-      PYOPS_UNROLL
-      for (int v = 0; v < kVecs; ++v) store(target.acc + r * kTileCols + v * kLanes, sum[r][v]);
-    }
-  }
+  end_tile<kDirect>(target, sum);
 }
-
-using TileFn = void (*)(const Int8GemmBlock&, const Places&, const int32_t*, Ahead, const Target&);
-
-template <bool kAhead, Direct kDirect, int kRows = kMr, int kVecs = kTileVecs>
-inline TileFn tile_of(int rows, int vecs) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return tile_of<kAhead, kDirect, kRows - 1, kVecs>(rows, vecs);
-  }
-  if constexpr (kVecs > 1) {
-    if (vecs < kVecs) return tile_of<kAhead, kDirect, kRows, kVecs - 1>(rows, vecs);
-  }
-  return tile<kAhead, kDirect, kRows, kVecs>;
-}
-
-template <bool kAhead>
-inline TileFn tile_of(Direct direct, int rows, int vecs) {
-  switch (direct) {
-    case Direct::plain: return tile_of<kAhead, Direct::plain>(rows, vecs);
-    case Direct::residual: return tile_of<kAhead, Direct::residual>(rows, vecs);
-    default: return tile_of<kAhead, Direct::none>(rows, vecs);
-  }
-}
-
-inline TileFn tile_of(bool ahead, Direct direct, int rows, int vecs) {
-  if constexpr (kTilesAhead < kBlockRows) {
-    if (!ahead) return tile_of<false>(direct, rows, vecs);
-  }
-  return tile_of<true>(direct, rows, vecs);
-}
-
-// Goes through the rows of a block in order; places without a division for each.
-class RowPlaces {
- public:
-  explicit RowPlaces(const Int8GemmBlock& b) : step_(b.lda_bytes) {
-    if (!b.taps) return;
-    width_ = b.taps->width;
-    x_ = b.taps->x0;
-    wrap_ = (b.taps->pitch - width_) * step_;
-  }
-  void next(int rows, int64_t* to) {
-    if (width_ < 0) {
-      PYOPS_UNROLL
-      for (int r = 0; r < kMr; ++r) to[r] = at_ + r * step_;
-      at_ += rows * step_;
-      return;
-    }
-    for (int r = 0; r < rows; ++r, at_ += step_, ++x_) {
-      if (x_ == width_) x_ = 0, at_ += wrap_;
-      to[r] = at_;
-    }
-  }
-
- private:
-  int64_t step_, at_ = 0, x_ = 0, width_ = -1, wrap_ = 0;
-};
 
 #include "cpu/int8_gemm/dot_roll.inl.h"
 
 inline void block_of_tiles(const Int8GemmBlock& b) {
-  alignas(64) int32_t acc[kMr * kTileCols];
-  alignas(64) int32_t start[kTileCols];
-  const int vecs = (b.cols + kLanes - 1) / kLanes;
-  Epilogue epilogue = *b.epilogue;
-  start_sums(&epilogue, b.n0, b.cols, start);
-  const Direct direct = direct_for(epilogue);
-  const FinishFn finish = direct == Direct::none ? finish_for(epilogue) : nullptr;
-  Target target;
-  target.acc = acc;
-  if (direct != Direct::none) start_direct(epilogue, b.n0, b.cols, &target.direct);
-  RowPlaces row_places(b);
-  const int64_t no_taps = 0;
-  Places places = {{}, &no_taps, 1, b.k};
-  if (b.taps) places = {{}, b.taps->at, b.taps->count, b.taps->depth};
-  const int64_t tiles = (b.rows + kMr - 1) / kMr;
-  const bool pays = tiles <= kTilesAhead;
-  const int64_t rolled = direct == Direct::none ? 0 : rolled_tiles(b, places);
+  BlockRun run(b, {b.w, 4 * int64_t{b.stored_cols}, b.k / 4});
+  const int64_t rolled = run.direct == Direct::none ? 0 : rolled_tiles(b, run.places);
   if (rolled > 0) {
-    roll_tiles({b, places, start, &row_places, &target.direct}, direct, pays, rolled, tiles);
+    const Roll roll = {b, run.places, run.start, &run.row_places, &run.target.direct};
+    roll_tiles(roll, run.direct, run.pays, rolled, run.tiles);
   }
-  if (rolled == tiles) return;
-  // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
-  // independent sums to hide the latency of the multiply.
-  int64_t r0 = rolled * kMr;
-  const int least = static_cast<int>((b.rows - r0) / (tiles - rolled));
-  const int64_t longer = tiles - (b.rows - r0) % (tiles - rolled);
-  TileFn multiply = tile_of(pays, direct, least, vecs);
-  for (int64_t t = rolled; t < tiles; ++t) {
-    const int rows = least + (t >= longer);
-    if (t == longer) multiply = tile_of(pays, direct, rows, vecs);
-    Ahead ahead = {};
-    if (pays) ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
-    prefetch_output(epilogue, r0, rows, b.n0, b.cols);
-    row_places.next(rows, places.row);
-    multiply(b, places, start, ahead, target);
-    if (finish) {
-      finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
-    } else {
-      advance(&target.direct, rows);
-    }
-    r0 += rows;
-  }
+  if (rolled < run.tiles) run.run_tiles(rolled);
 }

@@ -77,6 +77,12 @@ struct Int8GemmBlock {
   const uint8_t* windows = nullptr;
   const Excess *excess = nullptr, *excess_end = nullptr;
   const Taps* taps = nullptr;  // for kernels with tap_depth; k = taps->count * taps->depth
+  // Of a sparse panel (int8_sparse_gemm/panels.h), whose w has so many steps: how many there are of
+  // each tap, and for which four k. Bytes that a caller may have damaged: any value of `at` is
+  // safe.
+  int64_t steps = 0;
+  const uint32_t* counts = nullptr;
+  const uint16_t* at = nullptr;
 };
 
 // One row of float32, bfloat16 or float16:
@@ -106,6 +112,7 @@ struct Int8GemmKernel : KernelRow {
   void (*block)(const Int8GemmBlock&);
   void (*quantize_row)(const QuantizeRow&);
   void (*norm_row)(const NormRow&);
+  bool sparse = false;  // its blocks are of sparse panels
 
   // The form in which it takes int8 or uint8 codes.
   Codes form_of(bool is_signed) const { return either && !is_signed ? Codes::u8 : codes; }

@@ -5,6 +5,7 @@
 #include "cpu/common/driver.h"
 #include "cpu/int8_gemm/pack.h"
 #include "cpu/int8_gemm/partition.h"
+#include "cpu/int8_sparse_gemm/panels.h"
 
 namespace pyops::cpu {
 
@@ -23,6 +24,7 @@ struct Operand {
   const void* packed;
   int64_t n, start;
   Epilogue epilogue;
+  int64_t group = 0;  // of a sparse weight
 };
 
 // a [m, K] times the weights of all operands: one quantization, one split over threads. shape.n
@@ -59,7 +61,8 @@ inline void multiply_columns(const Product& p, const Operand& w, const Epilogue&
     const int64_t panel = n0 / kernel.nr * kernel.nr;
     const int64_t stored = min64(kernel.nr, w.n - panel);
     const int64_t stop = min64(panel + stored, col_end);
-    const int8_t* panel_w = packed_panel(w.packed, panel) + (n0 - panel) * kernel.kr;
+    const int8_t* panel_w = nullptr;
+    if (!kernel.sparse) panel_w = packed_panel(w.packed, panel) + (n0 - panel) * kernel.kr;
     Int8GemmBlock block = {a,
                            p.codes,
                            p.lda_bytes(),
@@ -73,6 +76,7 @@ inline void multiply_columns(const Product& p, const Operand& w, const Epilogue&
                            n0 == col,
                            stop == col_end};
     block.taps = p.taps;
+    if (kernel.sparse) find_panel(w.packed, w.group, n0, &block);
     if (kernel.cut) add_cut(&block, cut, panel / kernel.nr, p.shape.k, n0);
     kernel.block(block);
     n0 = stop;

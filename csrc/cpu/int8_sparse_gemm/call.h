@@ -2,6 +2,7 @@
 // include this.
 #pragma once
 #include "cpu/common/conv_shape.h"
+#include "cpu/int8_gemm/int8_gemm.h"
 #include "cpu/int8_sparse_gemm/int8_sparse_gemm.h"
 
 namespace pyops::cpu {
@@ -16,6 +17,9 @@ void sparse_codes(const ConvShape& shape, const void* x, bool is_signed, uint8_t
 // epilogue lacks what depends on that.
 void sparse_rows(const void* x, Dtype type, int64_t m, const void* packed,
                  const Epilogue& epilogue);
+
+// What multiplies the panels of a weight that the active kernel reads.
+Int8GemmKernel panel_kernel(const void* packed);
 
 // A product [m, k] x [k, n]: images of one pixel.
 ConvShape rows_shape(int64_t m, int64_t k, int64_t n);

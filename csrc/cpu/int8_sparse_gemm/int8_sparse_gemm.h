@@ -14,12 +14,15 @@ namespace pyops::cpu {
 
 extern KernelTable int8_sparse_gemm_kernels;
 
-#define PYOPS_INT8_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, few, of) \
-  namespace name {                                                           \
-  void int8_sparse_tokens(const SparseTokens& task);                         \
-  void int8_sparse_multiply(const SparseSection& task);                      \
-  void int8_sparse_finish(const SparseSums& task);                           \
-  void int8_sparse_few_rows(const SparseFewRows& task);                      \
+#define PYOPS_INT8_SPARSE_GEMM_KERNEL(name, isa, test_only, nr, kr, few, of, panels) \
+  namespace name {                                                                   \
+  void int8_sparse_tokens(const SparseTokens& task);                                 \
+  void int8_sparse_multiply(const SparseSection& task);                              \
+  void int8_sparse_finish(const SparseSums& task);                                   \
+  void int8_sparse_few_rows(const SparseFewRows& task);                              \
+  void int8_sparse_quads(const Int8GemmBlock& block);                                \
+  void int8_sparse_windows8(const Int8GemmBlock& block);                             \
+  void int8_sparse_windows16(const Int8GemmBlock& block);                            \
   }
 #include "cpu/int8_sparse_gemm/kernels.inc"
 #undef PYOPS_INT8_SPARSE_GEMM_KERNEL

@@ -1,3 +1,4 @@
+#include "cpu/int8_sparse_gemm/panels.h"
 #include "cpu/sparse_gemm/blocks.h"
 #include "cpu/sparse_gemm/entries.h"
 #include "cpu/sparse_gemm/few_rows.h"
@@ -33,16 +34,20 @@ bool known_products(const SparseHeader& h) {
 }
 
 bool known_format(const SparseHeader& h) {
-  if (h.of_panels() && !(h.cg >= 1 && h.kr >= 1 && known_blocks(h))) return false;
-  const bool layout =
-      h.of_panels() || (h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && h.kc >= 1 &&
-                        h.kc <= most_depth(h) && h.kc * h.row_bytes() < kBlockReach);
+  if (h.of_float_panels() && !(h.cg >= 1 && h.kr >= 1 && known_blocks(h))) return false;
+  const bool forms = h.of_code_panels()
+                         ? h.of_codes() && h.kc >= 1 && h.form >= SparseForm::entries &&
+                               h.form <= SparseForm::windows16
+                         : h.of_float_panels() || (h.kc >= 1 && h.kc <= most_depth(h) &&
+                                                   h.kc * h.row_bytes() < kBlockReach);
+  const bool layout = h.nr >= 1 && h.nr <= kMostTokens && h.kr >= 1 && forms;
   const bool shape = h.oc >= 1 && h.cg >= 1 && h.kh >= 1 && h.kw >= 1 && h.groups >= 1 &&
                      (h.few == 0 || h.few == 1);
   if (!known_products(h) || !layout || !shape || h.oc % h.groups != 0) return false;
   // In double: a product of damaged sizes could wrap around.
   const double all = (h.oc + 64.0 * h.groups) * (h.cg + 1.0) * h.kh * h.kw;
-  return all < static_cast<double>(kMostBytes);
+  if (all >= static_cast<double>(kMostBytes)) return false;
+  return !h.of_code_panels() || h.kc == round_up(h.k(), 16);
 }
 
 // Blocks of x that fill the first-level cache gain more by fewer loads and stores of sums than the
@@ -196,11 +201,12 @@ const char* sparse_problem(const void* packed, int64_t bytes) {
   // In order, so that no sum or difference of damaged numbers can overflow.
   bool inside = begins[0] == table;
   for (int64_t i = 0; inside && i < parts; ++i) {
-    inside = begins[i + 1] <= bytes && begins[i + 1] >= begins[i] + int64_t{sizeof(SparseCounts)};
+    inside = begins[i + 1] <= bytes && begins[i + 1] >= begins[i] + int64_t{sizeof(SparseCounts)} &&
+             (!h.of_code_panels() || begins[i + 1] % 64 == 0);
   }
   inside = inside && (h.few ? begins[parts] < bytes : round_up(begins[parts], 64) == bytes);
   if (!inside) return "its table of sections is damaged";
-  if (h.of_panels() && !blocks_fit(packed)) return "its lists of k are damaged";
+  if (h.of_float_panels() && !blocks_fit(packed)) return "its lists of k are damaged";
   return h.few ? few_problem(packed, bytes) : nullptr;
 }
 
@@ -213,7 +219,8 @@ void sum_weights(const SparseHeader& h, const int8_t* w, int32_t* sums) {
 
 void unpack_sparse(const void* packed, int64_t first, int64_t last, const SparseMatrix& to) {
   const SparseHeader& h = sparse_header(packed);
-  if (h.of_panels()) return unpack_blocks(packed, first, last, to);
+  if (h.of_float_panels()) return unpack_blocks(packed, first, last, to);
+  if (h.of_code_panels()) return unpack_panels(packed, first, last, to);
   for (int64_t part = first; part < last; ++part) {
     each_entry(h, static_cast<const char*>(packed), part,
                [&](int64_t row, int64_t k, const char* weight) {
@@ -239,7 +246,7 @@ void unpack_sparse(const void* packed, int64_t first, int64_t last, const Sparse
 
 void refresh_sparse(void* packed, int64_t first, int64_t last, const SparseMatrix& from) {
   const SparseHeader& h = sparse_header(packed);
-  if (h.of_panels()) return refresh_blocks(packed, first, last, from);
+  if (h.of_float_panels()) return refresh_blocks(packed, first, last, from);
   const bool plain = from.type == Dtype::f32 && h.taps() == 1;  // as in training
   const char* data = static_cast<const char*>(from.data);
   for (int64_t part = first; part < last; ++part) {

@@ -30,34 +30,40 @@ namespace pyops::cpu {
 
 constexpr char kSparseMagic[8] = {'p', 'y', 'o', 'p', 's', 'S', 'P', '\0'};
 
+// What sections hold: what is drawn above, or panels of int8_sparse_gemm/panels.h.
+enum class SparseForm : int16_t { entries, quads, windows8, windows16 };
+
 struct SparseHeader {
   char magic[8];
   int32_t version, nr, kr;
   int32_t type;      // Dtype of the weight: f32 or bf16; s8
   int32_t products;  // SparseProducts of the kernel
   int32_t oc, cg, kh, kw, groups;
-  int32_t kc;     // values of k in a block; 0: panels take the place of sections (blocks.h)
-  int32_t few;    // 1: the form of few_rows.h follows the sections
+  int32_t kc;   // values of k in a block; 0: panels take the place of sections (blocks.h)
+  int16_t few;  // 1: the form of few_rows.h follows the sections
+  SparseForm form;
   int64_t bytes;  // of all
 
   int64_t taps() const { return int64_t{kh} * kw; }
   int64_t k() const { return taps() * cg; }
   int64_t group_oc() const { return oc / groups; }
-  bool of_panels() const { return kc == 0; }
-  int64_t section_rows() const { return of_panels() ? nr : kSectionRows; }
+  bool of_float_panels() const { return kc == 0; }
+  int64_t section_rows() const { return of_float_panels() ? nr : kSectionRows; }
   int64_t sections() const { return (group_oc() + section_rows() - 1) / section_rows(); }
-  int64_t blocks() const { return of_panels() ? 1 : (k() + kc - 1) / kc; }
+  int64_t blocks() const { return of_float_panels() ? 1 : (k() + kc - 1) / kc; }
   int64_t parts() const { return groups * blocks() * sections(); }
   bool of_codes() const { return products == static_cast<int32_t>(SparseProducts::s32); }
   bool of_pairs() const { return products == static_cast<int32_t>(SparseProducts::bf16); }
+  bool of_code_panels() const { return form != SparseForm::entries; }
   // Of one value of k in a block of x: codes are widened where two entries make a multiplication.
   int64_t row_bytes() const {
     return int64_t{nr} * (of_codes() ? (kr == 2 ? 2 : 1) : of_pairs() ? 2 : 4);
   }
   int64_t sums_at() const { return 64 + 8 * (parts() + 1); }
   int64_t sections_at() const {
-    if (of_panels()) return round_up(sums_at(), 64);
-    return sums_at() + (of_codes() ? round_up(4 * int64_t{oc}, 8) : 0);
+    if (of_float_panels()) return round_up(sums_at(), 64);
+    const int64_t at = sums_at() + (of_codes() ? round_up(4 * int64_t{oc}, 8) : 0);
+    return of_code_panels() ? round_up(at, 64) : at;
   }
 };
 static_assert(sizeof(SparseHeader) == 64, "pyops/ops/sparse_gemm_packing.py reads these bytes");

@@ -5,6 +5,7 @@
 
 #include "checks/sparse_gemm.h"
 #include "cpu/common/driver.h"
+#include "cpu/int8_sparse_gemm/panels.h"
 #include "cpu/sparse_gemm/blocks.h"
 
 namespace pyops::cpu {
@@ -14,7 +15,7 @@ constexpr int64_t kSerialWeights = 1 << 14;
 
 // Sections that a thread takes at least.
 inline int64_t section_grain(const SparseHeader& h) {
-  return kSerialWeights / (h.section_rows() * (h.of_panels() ? h.k() : h.kc)) + 1;
+  return kSerialWeights / (h.section_rows() * (h.of_float_panels() ? h.k() : h.kc)) + 1;
 }
 // The header of the form that is estimated to multiply fastest: sections, or panels.
 inline SparseHeader in_cheapest_form(const SparseHeader& h, const void* weight) {
@@ -68,6 +69,38 @@ inline void write_few(char* packed, const void* weight, const std::vector<int64_
   std::memset(packed + last, 0, static_cast<size_t>(h.bytes - last));
 }
 
+// Where each section begins, and the last one ends.
+inline std::vector<int64_t> section_begins(const SparseHeader& h, const void* weight) {
+  const int64_t parts = h.parts();
+  std::vector<int64_t> begins(static_cast<size_t>(parts + 1));
+  parallel_range(parts, section_grain(h), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      begins[static_cast<size_t>(i) + 1] = pack_section(h, weight, i, nullptr);
+    }
+  });
+  begins[0] = h.sections_at();
+  for (size_t i = 0; i < static_cast<size_t>(parts); ++i) begins[i + 1] += begins[i];
+  return begins;
+}
+
+// Gives the header the form of panels that takes least time, if that is less than what entries of
+// so many bytes take.
+inline bool take_panels(const SparseGemmKernel& kernel, const void* weight, int64_t bytes,
+                        SparseHeader* h) {
+  if (!kernel.panels.quads) return false;
+  std::vector<PanelCounts> counts(static_cast<size_t>(h->groups * h->sections()));
+  parallel_range(static_cast<int64_t>(counts.size()), kSerialWeights / (kSectionRows * h->k()) + 1,
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     counts[static_cast<size_t>(i)] =
+                         count_panels(*h, static_cast<const int8_t*>(weight), i);
+                   }
+                 });
+  PanelCounts all;
+  for (const PanelCounts& own : counts) all += own;
+  return choose_panels(kernel, all, bytes, h);
+}
+
 // Of a weight [OC, C / groups, KH, KW], whose dtype and groups have been checked. few: also in the
 // form for few rows, where that pays.
 inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, bool few) {
@@ -79,18 +112,13 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, b
   const SparseGemmKernel& kernel = sparse_kernel_for(type);
   SparseHeader h = sparse_header_of(kernel, type, shape.data(), groups);
   if (!codes) h = in_cheapest_form(h, from);
-  const int64_t parts = h.parts();
-  const int64_t grain = section_grain(h);
-  std::vector<int64_t> begins(static_cast<size_t>(parts + 1));
-  parallel_range(parts, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      begins[static_cast<size_t>(i) + 1] = pack_section(h, from, i, nullptr);
-    }
-  });
-  begins[0] = h.sections_at();
-  for (size_t i = 0; i < static_cast<size_t>(parts); ++i) begins[i + 1] += begins[i];
+  std::vector<int64_t> begins = section_begins(h, from);
+  if (codes && take_panels(kernel, from, begins.back() - begins[0], &h)) {
+    begins = section_begins(h, from);
+  }
+  const int64_t parts = h.parts(), grain = section_grain(h);
   const std::vector<int64_t> few_values =
-      few && !h.of_panels() ? few_begins(kernel, h, from) : std::vector<int64_t>();
+      few && !h.of_float_panels() ? few_begins(kernel, h, from) : std::vector<int64_t>();
   h.few = few_values.empty() ? 0 : 1;
   h.bytes = round_up(begins.back(), 64);
   if (h.few) h.bytes = FewLayout(h, h.bytes).bytes(few_values.back());
@@ -99,7 +127,7 @@ inline Tensor new_sparse(const char* op, const Tensor& weight, int64_t groups, b
   std::memset(to + h.bytes - 64, 0, 64);
   std::memcpy(to, &h, sizeof h);
   std::memcpy(to + 64, begins.data(), begins.size() * 8);
-  if (h.of_panels()) {
+  if (h.of_float_panels()) {
     std::memset(to + h.sums_at(), 0, static_cast<size_t>(h.sections_at() - h.sums_at()));
   }
   if (codes) {

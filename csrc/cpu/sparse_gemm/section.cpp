@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cpu/int8_sparse_gemm/panels.h"
 #include "cpu/sparse_gemm/blocks.h"
 #include "cpu/sparse_gemm/entries.h"
 
@@ -175,7 +176,8 @@ class Section {
 }  // namespace
 
 int64_t pack_section(const SparseHeader& h, const void* w, int64_t part, char* out) {
-  if (h.of_panels()) return pack_panel(h, w, part, out);
+  if (h.of_float_panels()) return pack_panel(h, w, part, out);
+  if (h.of_code_panels()) return pack_panels(h, static_cast<const int8_t*>(w), part, out);
   if (h.of_codes()) return Section<Int8Items>(h, w, part).write(out);
   if (h.of_pairs()) return Section<Bf16Items>(h, w, part).write(out);
   return Section<FloatItems>(h, w, part).write(out);

@@ -87,6 +87,17 @@ struct SparseFewRows {
   }
 };
 
+struct Int8GemmBlock;
+
+// What multiplies panels of int8 codes (int8_sparse_gemm/panels.h), by tiles of so many rows and
+// columns; null: nothing.
+struct SparsePanels {
+  int quads_mr = 0, quads_nr = 0, windows_mr = 0, windows_nr = 0;
+  void (*quads)(const Int8GemmBlock&) = nullptr;
+  void (*windows8)(const Int8GemmBlock&) = nullptr;
+  void (*windows16)(const Int8GemmBlock&) = nullptr;
+};
+
 struct SparseGemmKernel : KernelRow {  // nr: tokens of a tile, kr: entries of one multiplication
   SparseProducts products;
   void (*tokens)(const SparseTokens&);
@@ -95,6 +106,7 @@ struct SparseGemmKernel : KernelRow {  // nr: tokens of a tile, kr: entries of o
   // few_rows is faster for so few tokens and weights to an entry.
   int few = 0, few_of = 0;
   void (*few_rows)(const SparseFewRows&) = nullptr;
+  SparsePanels panels = {};
 };
 
 extern KernelTable sparse_gemm_kernels;

@@ -1,0 +1,164 @@
+// The tiles of a block whose kernel has the columns of w in lanes, whatever its steps over w are.
+// Include after epilogue.inl.h and ahead.inl.h; the kernel file provides kMr, kTileVecs, kTileCols
+// = kTileVecs * kLanes = nr, and the body of `tile`.
+
+// Where the rows of a tile and their taps are, from b.a on.
+struct Places {
+  int64_t row[kMr];
+  const int64_t* tap;
+  int64_t taps, depth;
+};
+
+// What becomes of the sums of a tile: they go to `acc`, or, as codes, straight to the output.
+struct Target {
+  int32_t* acc;
+  DirectTile direct;
+};
+
+// The sums of kRows rows by kVecs vectors of columns begin with start[column]. kAhead: prefetches.
+template <bool kAhead, Direct kDirect, int kRows, int kVecs>
+__attribute__((noinline)) void tile(const Int8GemmBlock& b, const Places& places,
+                                    const int32_t* start, Ahead ahead, const Target& target);
+
+template <int kRows, int kVecs>
+inline __attribute__((always_inline)) void begin_tile(const int32_t* start,
+                                                      I32 (&sum)[kRows][kVecs]) {
+  PYOPS_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    PYOPS_UNROLL
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = load(start + v * kLanes);
+  }
+}
+
+template <Direct kDirect, int kRows, int kVecs>
+inline __attribute__((always_inline)) void end_tile(const Target& target,
+                                                    const I32 (&sum)[kRows][kVecs]) {
+  PYOPS_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    if constexpr (kDirect != Direct::none) {
+      store_direct<kDirect, kVecs>(target.direct, r * target.direct.ld, sum[r]);
+    } else {
+      PYOPS_UNROLL
+      for (int v = 0; v < kVecs; ++v) store(target.acc + r * kTileCols + v * kLanes, sum[r][v]);
+    }
+  }
+}
+
+using TileFn = void (*)(const Int8GemmBlock&, const Places&, const int32_t*, Ahead, const Target&);
+
+template <bool kAhead, Direct kDirect, int kRows = kMr, int kVecs = kTileVecs>
+inline TileFn tile_of(int rows, int vecs) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return tile_of<kAhead, kDirect, kRows - 1, kVecs>(rows, vecs);
+  }
+  if constexpr (kVecs > 1) {
+    if (vecs < kVecs) return tile_of<kAhead, kDirect, kRows, kVecs - 1>(rows, vecs);
+  }
+  return tile<kAhead, kDirect, kRows, kVecs>;
+}
+
+template <bool kAhead>
+inline TileFn tile_of(Direct direct, int rows, int vecs) {
+  if constexpr (kPackedVecs > 0) {
+    if (direct == Direct::plain) return tile_of<kAhead, Direct::plain>(rows, vecs);
+    if (direct == Direct::residual) return tile_of<kAhead, Direct::residual>(rows, vecs);
+  }
+  return tile_of<kAhead, Direct::none>(rows, vecs);
+}
+
+inline TileFn tile_of(bool ahead, Direct direct, int rows, int vecs) {
+  if constexpr (kTilesAhead < kBlockRows) {
+    if (!ahead) return tile_of<false>(direct, rows, vecs);
+  }
+  return tile_of<true>(direct, rows, vecs);
+}
+
+// Goes through the rows of a block in order; places without a division for each.
+class RowPlaces {
+ public:
+  explicit RowPlaces(const Int8GemmBlock& b) : step_(b.lda_bytes) {
+    if (!b.taps) return;
+    width_ = b.taps->width;
+    x_ = b.taps->x0;
+    wrap_ = (b.taps->pitch - width_) * step_;
+  }
+  void next(int rows, int64_t* to) {
+    if (width_ < 0) {
+      PYOPS_UNROLL
+      for (int r = 0; r < kMr; ++r) to[r] = at_ + r * step_;
+      at_ += rows * step_;
+      return;
+    }
+    for (int r = 0; r < rows; ++r, at_ += step_, ++x_) {
+      if (x_ == width_) x_ = 0, at_ += wrap_;
+      to[r] = at_;
+    }
+  }
+
+ private:
+  int64_t step_, at_ = 0, x_ = 0, width_ = -1, wrap_ = 0;
+};
+
+// What w is to the tiles of a block: steps of so many bytes.
+struct Steps {
+  const int8_t* w;
+  int64_t bytes, count;
+};
+
+struct BlockRun {
+  BlockRun(const Int8GemmBlock& block, const Steps& steps_of_w);
+  void run_tiles(int64_t first);  // tiles [first, tiles)
+
+  const Int8GemmBlock& b;
+  const Steps steps;
+  Epilogue epilogue;
+  alignas(64) int32_t start[kTileCols];
+  Direct direct;
+  Target target;
+  RowPlaces row_places;
+  Places places;
+  const int64_t no_taps = 0, tiles;
+  const bool pays;
+};
+
+inline BlockRun::BlockRun(const Int8GemmBlock& block, const Steps& steps_of_w)
+    : b(block),
+      steps(steps_of_w),
+      epilogue(*block.epilogue),
+      row_places(block),
+      places{{}, &no_taps, 1, block.k},
+      tiles((block.rows + kMr - 1) / kMr),
+      pays(tiles <= kTilesAhead) {
+  start_sums(&epilogue, b.n0, b.cols, start);
+  direct = direct_for(epilogue);
+  if (direct != Direct::none) start_direct(epilogue, b.n0, b.cols, &target.direct);
+  if (b.taps) places = {{}, b.taps->at, b.taps->count, b.taps->depth};
+}
+
+// Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
+// independent sums to hide the latency of the multiply.
+inline void BlockRun::run_tiles(int64_t first) {
+  alignas(64) int32_t acc[kMr * kTileCols];
+  target.acc = acc;
+  const int vecs = (b.cols + kLanes - 1) / kLanes;
+  const FinishFn finish = direct == Direct::none ? finish_for(epilogue) : nullptr;
+  int64_t r0 = first * kMr;
+  const int least = static_cast<int>((b.rows - r0) / (tiles - first));
+  const int64_t longer = tiles - (b.rows - r0) % (tiles - first);
+  TileFn multiply = tile_of(pays, direct, least, vecs);
+  for (int64_t t = first; t < tiles; ++t) {
+    const int rows = least + (t >= longer);
+    if (t == longer) multiply = tile_of(pays, direct, rows, vecs);
+    Ahead ahead = {};
+    if (pays) ahead = ahead_of(steps.w, steps.bytes, steps.count, t, tiles);
+    prefetch_output(epilogue, r0, rows, b.n0, b.cols);
+    row_places.next(rows, places.row);
+    multiply(b, places, start, ahead, target);
+    if (finish) {
+      finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
+    } else {
+      advance(&target.direct, rows);
+    }
+    r0 += rows;
+  }
+}
