@@ -92,7 +92,7 @@ def sparse_cycles(weight: Tensor, groups: int, costs: Costs) -> float:
 
 
 def panel_cycles(weight: Tensor, groups: int, pairs: bool, costs: Costs) -> float:
-    """Of 64 tokens by a float ``weight [OC, C / groups, KH, KW]`` in the better of ``costs.panels``."""
+    """Of 64 tokens by ``weight [OC, C / groups, KH, KW]`` in the better of ``costs.panels``."""
     channels, taps = weight.shape[1], weight[0, 0].numel()
     if pairs and channels % 2 and taps > 1:  # a pair of two taps
         return math.inf
@@ -117,10 +117,11 @@ def code_panel_cycles(weight: Tensor) -> float:
     fixed = outputs * (PANEL_OUTPUT + PANEL_VALUE * k)
     rows, depth = -outputs % PANEL_OUTPUTS, -k % PANEL_DEPTH
     whole = F.pad(entries, (0, depth, 0, rows))
-    quads = whole.unflatten(0, (-1, PANEL_OUTPUTS)).unflatten(2, (-1, PANEL_DEPTH)).any(3).any(1)
+    steps = (k + depth) // PANEL_DEPTH
+    quads = whole.reshape(-1, PANEL_OUTPUTS, steps, PANEL_DEPTH).any(3).any(1)
     held = QUAD * PANEL_OUTPUTS * PANEL_DEPTH * int(quads.sum())
     for window in PANEL_WINDOWS:
-        padded = F.pad(entries, (0, -k % window)).unflatten(1, (-1, window))
+        padded = F.pad(entries, (0, -k % window)).reshape(outputs, -1, window)
         if int(padded.sum(2).max()) <= PANEL_ENTRIES:
             held = min(held, WINDOW * PANEL_ENTRIES * outputs * padded.shape[1])
     return held + fixed

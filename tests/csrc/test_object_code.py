@@ -81,6 +81,12 @@ INT8_SPARSE = (
     Expected("evexvnni", "vpdpbusd ymm", 8),
     Expected("avx2", "vpmaddwd ymm", 16, ("vpmaddubsw",)),
 )
+# 12 x 2 vectors of quads and 5 x 4 of windows, or 6 x 2 and 3 x 2.
+PANELS = (
+    Expected("avx512vnni", "vpdpbusd zmm", 24),
+    Expected("avxvnni", "vpdpbusd ymm", 12),
+    Expected("evexvnni", "vpdpbusd ymm", 12),
+)
 # Float products may fuse, as they state a bound and not bits; nothing else may.
 FLOAT_PRODUCTS = re.compile(
     r"::attention::|::masked::|::(int4_tile|int8_tile|float_tile|conv_sums|list_sums|depthwise_sums)<"
@@ -209,6 +215,22 @@ def test_hot_loop_of_sparse_pairs(object_code, opcodes, run, sums):
     mixed = [i for i in loop if i.mnemonic.startswith("vpunpck")]
     assert mixed
     assert not [i for i in mixed if "(" in i.operands], "reads a row of x twice"
+
+
+@pytest.mark.parametrize("expected", PANELS, ids=lambda e: e.kernel)
+@pytest.mark.parametrize("form", ["quads", "windows8", "windows16"])
+def test_hot_loop_of_panels(object_code, opcodes, expected, form):
+    loop = object_code.hottest_loop(
+        rf"pyops::cpu::{expected.kernel}::.*::{form}::tile<", expected.opcode
+    )
+    counts = opcodes(loop)
+    windows = {24: 20, 12: 6}[expected.multiple_of]
+    multiple_of = expected.multiple_of if form == "quads" else windows
+    assert_whole_tiles(counts, expected._replace(multiple_of=multiple_of))
+    picks = counts[expected.opcode.replace("vpdpbusd", "vpshufb")]
+    assert picks == (0 if form == "quads" else counts[expected.opcode])
+    spilled = [f"{i.mnemonic} {i.operands}" for i in loop if i.spills and "mm" in i.operands]
+    assert not spilled, f"{expected.kernel} spills in its hot loop: {spilled}"
 
 
 @pytest.mark.parametrize("expected", DEPTHWISE, ids=lambda e: e.kernel)
