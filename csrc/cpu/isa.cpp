@@ -29,7 +29,8 @@ bool has_avx2() {
 bool has_avxvnni() { return cpuid_bit(7, 1, 0, 4); }
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("bmi");
 }
 bool has_avx512vnni() { return __builtin_cpu_supports("avx512vnni"); }
 bool has_avx512vbmi2() { return cpuid_bit(7, 0, 2, 6); }

@@ -8,7 +8,7 @@
 #include "cpu/common/half.h"
 #include "cpu/int8_sparse_gemm/int8_sparse_gemm.h"
 
-PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,avx512vnni,popcnt,prfchw")
+PYOPS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,avx512vnni,popcnt,prfchw,bmi")
 namespace pyops::cpu::avx512vbmi2 {
 namespace {
 

@@ -6,6 +6,7 @@
 //   Codes        four codes each of kLanes tokens: code i of entry i
 //   Weights      four weights, in all lanes
 //
+//   const char* row_at<i>(x, at)      row_of of items.inl.h
 //   void gather<kFrom>(rows, Codes (&to)[V])      of vectors kFrom, ... of tokens, from four rows
 //   I32 dot4(I32 acc, const Codes&, const Weights&)
 //   Weights load_weights(const char* p)           of one output
@@ -36,8 +37,8 @@ inline void end_sums(const I32 (&acc)[V], int32_t* to) {
 template <int kFrom, int V>
 inline void gather_at(const char* x, const char* p, Codes (&to)[V]) {
   const auto at = read<uint64_t>(p);
-  const char* const rows[4] = {row_of(x, at, 0), row_of(x, at, 1), row_of(x, at, 2),
-                               row_of(x, at, 3)};
+  const char* const rows[4] = {row_at<0>(x, at), row_at<1>(x, at), row_at<2>(x, at),
+                               row_at<3>(x, at)};
   gather<kFrom>(rows, to);
 }
 

@@ -9,6 +9,11 @@ struct Weights {
   int32_t w[4];
 };
 
+template <int kWhich>
+inline const char* row_at(const char* x, uint64_t at) {
+  return row_of(x, at, kWhich);
+}
+
 template <int kFrom, int V>
 inline void gather(const char* const (&rows)[4], Codes (&to)[V]) {
   for (int v = 0; v < V; ++v) {

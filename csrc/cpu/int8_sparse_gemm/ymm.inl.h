@@ -1,5 +1,10 @@
 // What codes need of 32-byte vectors.
 
+template <int kWhich>
+inline const char* row_at(const char* x, uint64_t at) {
+  return row_of(x, at, kWhich);
+}
+
 inline I32 bytes_low(I32 a, I32 b) { return _mm256_unpacklo_epi8(a, b); }
 inline I32 bytes_high(I32 a, I32 b) { return _mm256_unpackhi_epi8(a, b); }
 inline I32 halves_low(I32 a, I32 b) { return _mm256_unpacklo_epi16(a, b); }

@@ -2,6 +2,14 @@
 
 constexpr int kTokens = 64, kQuadVecs = 4, kPieces = 4;
 
+// One instruction where row_of takes a copy, a shift and a cut: how many instructions can begin in
+// a cycle bounds the kernel as much as what they do.
+template <int kWhich>
+inline const char* row_at(const char* x, uint64_t at) {
+  if (kWhich == 0 || kWhich == 3) return row_of(x, at, kWhich);
+  return x + _bextr_u64(at, 16 * kWhich, 16);
+}
+
 inline I32 bytes_low(I32 a, I32 b) { return _mm512_unpacklo_epi8(a, b); }
 inline I32 bytes_high(I32 a, I32 b) { return _mm512_unpackhi_epi8(a, b); }
 inline I32 halves_low(I32 a, I32 b) { return _mm512_unpacklo_epi16(a, b); }
