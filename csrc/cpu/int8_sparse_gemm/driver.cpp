@@ -23,7 +23,7 @@ void multiply(const ConvShape& shape, const void* x, Dtype type, uint8_t padding
 // Few rows have their own form.
 bool by_panels(const void* packed, int64_t rows) {
   const SparseHeader& h = sparse_header(packed);
-  return h.of_code_panels() && !(h.few && rows <= sparse_kernel_for(SparseProducts::s32).few);
+  return h.of_code_panels() && !(h.few && rows <= sparse_kernel_for(Dtype::s8).few);
 }
 
 }  // namespace
@@ -38,7 +38,7 @@ ConvShape rows_shape(int64_t m, int64_t k, int64_t n) {
 
 Int8GemmKernel panel_kernel(const void* packed) {
   const SparseHeader& h = sparse_header(packed);
-  const SparseGemmKernel& active = sparse_kernel_for(SparseProducts::s32);
+  const SparseGemmKernel& active = sparse_kernel_for(Dtype::s8);
   const SparsePanels& panels = active.panels;
   const bool quads = h.form == SparseForm::quads;
   Int8GemmKernel kernel = {};
