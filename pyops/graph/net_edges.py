@@ -88,7 +88,7 @@ def _values(node: fx.Node) -> list[fx.Node]:
 
 
 def _takes_codes(node: fx.Node, model: nn.Module) -> bool:
-    if node.meta.get("shape") is None:
+    if node.meta.get("shape") is None or not _values(node):  # or an item of a tuple
         return False
     if node.target is steps.add:
         return len(node.meta["shape"]) > 0

@@ -172,3 +172,21 @@ def test_explain(settle):
     assert "4 of 5 layers in fused float" in text
     kernel = {row.kernel for row in pyops.explain(pyops.fuse(settle(Net()))).rows if row.kernel}
     assert kernel == {kernel_of(torch.float32)}
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 8)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.last(x).mean(1)
+
+
+def test_an_item_of_a_tuple_is_computed_as_it_was():
+    model, x = Attends().eval(), torch.randn(2, 5, 16)
+    new = pyops.fuse(model, example_inputs=x)
+    torch.testing.assert_close(run(new, x), run(model, x), rtol=1e-5, atol=1e-5)
