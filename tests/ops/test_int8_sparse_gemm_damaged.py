@@ -52,3 +52,32 @@ def test_outputs_that_a_section_leaves_out_have_no_products(kernel: str) -> None
     want = (-128.0 * weight.sum(1)).expand(66, N)
     for out in twice(a, packed):
         assert_same(out, want, kernel)
+
+
+def test_no_code_of_another_convolution_comes_out(kernel: str) -> None:
+    """K = 297, in rows of whole steps of K: what is behind it belongs to no call."""
+    x = torch.randint(0, 100, (1, 33, 9, 9)).to(torch.uint8)
+    weights = torch.randint(1, 127, (64, 33, 3, 3), dtype=torch.int8)
+    packed = ops.sparse_pack(weights)
+    begin = int(packed[64:72].view(torch.int64))
+    rng = torch.Generator().manual_seed(0)
+    for damage in range(4):
+        bad = packed.clone()
+        if damage:
+            where = torch.randint(begin, packed.numel(), (200,), generator=rng)
+            bad[where] = torch.randint(0, 256, (200,), generator=rng).to(torch.uint8)
+        else:
+            bad[-(packed.numel() - begin) * 3 // 4 :] = 77  # weights behind K too
+        with on_threads(1):
+            outs = []
+            for fill in (1, 200):
+                other = ops.sparse_pack(torch.ones(64, 37, 3, 3, dtype=torch.int8))
+                wide = torch.full((1, 37, 9, 9), fill, dtype=torch.uint8)
+                images(wide, other, (64, 37, 3, 3))
+                outs.append(images(x, bad, (64, 33, 3, 3)))
+        assert_same(outs[1], outs[0], kernel)
+
+
+def images(x: Tensor, packed: Tensor, shape: tuple[int, ...]) -> Tensor:
+    lasting = x.contiguous(memory_format=torch.channels_last)
+    return ops.int8_conv_relu(lasting, packed, shape, padding=1)

@@ -234,7 +234,10 @@ int64_t DenseConv::multiply_rows(const StripPlan& plan, int64_t group, const uin
   for (int64_t r = 0; r < count; ++r) {
     const int64_t place = line * plan.pitch() + x * shape_.stride_w;
     const uint8_t* from = strip + place * shape_.c + group * group_c_;
-    copy(rows.given + r * lda, from, runs_.data(), static_cast<int64_t>(runs_.size()), run_);
+    uint8_t* row = rows.given + r * lda;
+    copy(row, from, runs_.data(), static_cast<int64_t>(runs_.size()), run_);
+    // A damaged weight may have products there: not with what another call left.
+    std::memset(row + depth_, 0, static_cast<size_t>(lda - depth_));
     if (++x == shape_.ow) x = 0, ++line;
   }
   const bool flipped = flips();

@@ -69,7 +69,10 @@ bool find_quads(const SparseHeader& h, const SparsePlace& p, const char* section
   int64_t all = 0;
   for (int64_t i = 0; i < panels; ++i) {
     q->steps[i] = 0;
-    for (int64_t s = 0; s < segments; ++s) q->steps[i] += q->counts[i * segments + s];
+    for (int64_t s = 0; s < segments; ++s) {
+      q->steps[i] += q->counts[i * segments + s];
+      if (q->steps[i] > bytes) return false;  // and no sum or product below can overflow
+    }
     all += q->steps[i];
   }
   const auto* at = reinterpret_cast<const uint16_t*>(section + lists_at(h, panels));

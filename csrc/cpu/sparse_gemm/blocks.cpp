@@ -199,7 +199,7 @@ bool blocks_fit(const void* packed) {
     const auto* counts = reinterpret_cast<const uint32_t*>(begin);
     const auto* at = reinterpret_cast<const uint16_t*>(counts + taps);
     int64_t entries = 0;
-    for (int64_t t = 0; t < taps; ++t) entries += counts[t];  // of at most 2^44 taps: no overflow
+    for (int64_t t = 0; t < taps && entries <= room; ++t) entries += counts[t];
     if (entries > room ||
         ConvLists::values_at(taps, entries) + entries * h.nr * h.kr * element_bytes(h) > room) {
       return false;

@@ -1,3 +1,4 @@
+#include "cpu/int8_gemm/int8_gemm.h"
 #include "cpu/int8_sparse_gemm/panels.h"
 #include "cpu/sparse_gemm/blocks.h"
 #include "cpu/sparse_gemm/entries.h"
@@ -15,7 +16,7 @@ namespace {
 
 constexpr int32_t kVersion = 1;
 constexpr int64_t kMostBytes = int64_t{1} << 46;
-constexpr int64_t kDepthStep = 16;  // kc is a multiple of it
+constexpr int64_t kBlockStep = 16;  // kc is a multiple of it
 
 int64_t most_depth(const SparseHeader& h) {
   return h.of_codes()   ? Int8Items::kMostDepth
@@ -47,7 +48,7 @@ bool known_format(const SparseHeader& h) {
   // In double: a product of damaged sizes could wrap around.
   const double all = (h.oc + 64.0 * h.groups) * (h.cg + 1.0) * h.kh * h.kw;
   if (all >= static_cast<double>(kMostBytes)) return false;
-  return !h.of_code_panels() || h.kc == round_up(h.k(), 16);
+  return !h.of_code_panels() || (h.k() <= kMaxK && h.kc == round_up(h.k(), 16));
 }
 
 // Blocks of x that fill the first-level cache gain more by fewer loads and stores of sums than the
@@ -181,11 +182,11 @@ SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const 
   h.groups = static_cast<int32_t>(groups);
   const int64_t line = h.row_bytes();
   const int64_t fit = min64(min64(block_bytes(), kBlockReach - line) / line, most_depth(h));
-  h.kc = static_cast<int32_t>(max64(kDepthStep, fit / kDepthStep * kDepthStep));
+  h.kc = static_cast<int32_t>(max64(kBlockStep, fit / kBlockStep * kBlockStep));
   if (h.of_codes() ||
       h.of_pairs()) {  // of the same length, because a short last one pays for its sums alike
     const int64_t k = h.k(), blocks = (k + h.kc - 1) / h.kc;
-    h.kc = static_cast<int32_t>(round_up((k + blocks - 1) / blocks, kDepthStep));
+    h.kc = static_cast<int32_t>(round_up((k + blocks - 1) / blocks, kBlockStep));
   }
   return h;
 }
