@@ -10,9 +10,20 @@ struct Places {
 };
 
 // What becomes of the sums of a tile: they go to `acc`, or, as codes, straight to the output.
+// Or, as floats: activation(float(sum) * scale_a[row] * scale_w[col] + bias[col]), which is at least
+// `low`.
+constexpr Direct kDirectFloats = static_cast<Direct>(static_cast<int>(Direct::residual) + 1);
+struct FloatTile {
+  const float *scale_a, *scale_w, *bias;  // the last two may be null
+  float* out;
+  int64_t scale_a_stride, ld;
+  float low;
+};
+
 struct Target {
   int32_t* acc;
   DirectTile direct;
+  FloatTile floats;
 };
 
 // The sums of kRows rows by kVecs vectors of columns begin with start[column]. kAhead: prefetches.
@@ -30,12 +41,35 @@ inline __attribute__((always_inline)) void begin_tile(const int32_t* start,
   }
 }
 
+template <int kRows, int kVecs>
+inline __attribute__((always_inline)) void end_floats(const FloatTile& f,
+                                                      const I32 (&sum)[kRows][kVecs]) {
+  F32 scale_w[kVecs], bias[kVecs];
+  PYOPS_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    scale_w[v] = f.scale_w ? load(f.scale_w + v * kLanes) : set1(1.0f);
+    bias[v] = f.bias ? load(f.bias + v * kLanes) : set1(-0.0f);  // see finish_columns
+  }
+  const F32 low = set1(f.low);
+  PYOPS_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const F32 scale_a = set1(f.scale_a[r * f.scale_a_stride]);
+    PYOPS_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      const F32 y = add(mul(mul(to_f32(sum[r][v]), scale_a), scale_w[v]), bias[v]);
+      store(f.out + r * f.ld + v * kLanes, max(low, y));  // NaN comes through
+    }
+  }
+}
+
 template <Direct kDirect, int kRows, int kVecs>
 inline __attribute__((always_inline)) void end_tile(const Target& target,
                                                     const I32 (&sum)[kRows][kVecs]) {
   PYOPS_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    if constexpr (kDirect != Direct::none) {
+    if constexpr (kDirect == kDirectFloats) {
+      if (r == 0) end_floats(target.floats, sum);
+    } else if constexpr (kDirect != Direct::none) {
       store_direct<kDirect, kVecs>(target.direct, r * target.direct.ld, sum[r]);
     } else {
       PYOPS_UNROLL

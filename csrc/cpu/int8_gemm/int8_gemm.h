@@ -80,9 +80,10 @@ struct Int8GemmBlock {
   // Of a sparse panel (int8_sparse_gemm/panels.h), whose w has so many steps: how many there are of
   // each tap, and for which four k. Bytes that a caller may have damaged: any value of `at` is
   // safe.
-  int64_t steps = 0;
+  int64_t steps = 0, step_bytes = 0;
   const uint32_t* counts = nullptr;
   const uint16_t* at = nullptr;
+  int panels = 1;  // blocks of sparse panels, of the same rows of a, that stand in an array from here
 };
 
 // One row of float32, bfloat16 or float16:

@@ -51,22 +51,56 @@ inline int64_t rows_that_fit(const Product& p) {
   return fit > mr ? fit : mr;
 }
 
+// Panels of a sparse weight that are multiplied in one call, and about how many bytes of it: they
+// stay in L2 while tiles of rows pass.
+constexpr int kPanelsTogether = 32;
+constexpr int64_t kPanelsBytes = 384 << 10;
+
+// As multiply_columns.
+inline void multiply_panels(const Product& p, const Operand& w, const Epilogue& epilogue,
+                            const char* a, int64_t rows, int64_t col, int64_t col_end) {
+  const Int8GemmKernel& kernel = p.kernel;
+  Int8GemmBlock blocks[kPanelsTogether];
+  for (int64_t n0 = col, stop; n0 < col_end;) {
+    int64_t bytes = 0;
+    int count = 0;
+    for (; n0 < col_end && count < kPanelsTogether && bytes < kPanelsBytes; n0 = stop) {
+      stop = min64((n0 / kernel.nr + 1) * kernel.nr, col_end);
+      Int8GemmBlock& b = blocks[count++];
+      b = {a,
+           p.codes,
+           p.lda_bytes(),
+           nullptr,
+           0,
+           packed_depth(p.shape.k, kernel.kr),
+           static_cast<int>(rows),
+           static_cast<int>(stop - n0),
+           n0,
+           &epilogue};
+      b.taps = p.taps;
+      find_panel(w.packed, w.group, n0, &b);
+      bytes += b.steps * b.step_bytes;
+    }
+    blocks[0].panels = count;
+    kernel.block(blocks[0]);
+  }
+}
+
 // Columns [col, col_end) of one operand by `rows` rows of a; row 0 of the epilogue is the first.
 inline void multiply_columns(const Product& p, const Operand& w, const Epilogue& epilogue,
                              const char* a, int64_t rows, int64_t col, int64_t col_end) {
   const Int8GemmKernel& kernel = p.kernel;
+  if (kernel.sparse) return multiply_panels(p, w, epilogue, a, rows, col, col_end);
   PackedCut cut = {};
   if (kernel.cut) cut = packed_cut(w.packed);
   for (int64_t n0 = col; n0 < col_end;) {
     const int64_t panel = n0 / kernel.nr * kernel.nr;
     const int64_t stored = min64(kernel.nr, w.n - panel);
     const int64_t stop = min64(panel + stored, col_end);
-    const int8_t* panel_w = nullptr;
-    if (!kernel.sparse) panel_w = packed_panel(w.packed, panel) + (n0 - panel) * kernel.kr;
     Int8GemmBlock block = {a,
                            p.codes,
                            p.lda_bytes(),
-                           panel_w,
+                           packed_panel(w.packed, panel) + (n0 - panel) * kernel.kr,
                            static_cast<int>(stored),
                            packed_depth(p.shape.k, kernel.kr),
                            static_cast<int>(rows),
@@ -76,7 +110,6 @@ inline void multiply_columns(const Product& p, const Operand& w, const Epilogue&
                            n0 == col,
                            stop == col_end};
     block.taps = p.taps;
-    if (kernel.sparse) find_panel(w.packed, w.group, n0, &block);
     if (kernel.cut) add_cut(&block, cut, panel / kernel.nr, p.shape.k, n0);
     kernel.block(block);
     n0 = stop;

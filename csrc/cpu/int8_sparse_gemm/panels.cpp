@@ -125,21 +125,23 @@ int64_t pack_quads(const Weights& w, const SparsePlace& p, char* out) {
 
 int64_t pack_windows(const Weights& w, const SparsePlace& p, char* out) {
   const int64_t depth = panel_depth(w.h), k = w.h.k(), windows = windows_of(w.h);
-  const int64_t half = stored_cols(p.rows) * 4;
-  if (!out) return windows * 2 * half;
-  std::memset(out, 0, static_cast<size_t>(windows * 2 * half));
-  for (int64_t i = 0; i < windows; ++i, out += 2 * half) {
-    for (int64_t r = 0; r < p.rows; ++r) {
-      int64_t entry = 4 * r;
+  const int64_t bytes = windows * stored_cols(p.rows) * 8;
+  if (!out) return bytes;
+  std::memset(out, 0, static_cast<size_t>(bytes));
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const int64_t panel = r / kPanelCols, half = stored_cols(panel_cols(p, panel)) * 4;
+    char* to = out + windows * panel * kPanelCols * 8;
+    for (int64_t i = 0; i < windows; ++i, to += 2 * half) {
+      int64_t entry = 4 * (r % kPanelCols);
       for (int64_t j = i * depth; j < min64(k, (i + 1) * depth); ++j) {
         const int8_t weight = w.at(p.row + r, j);
         if (weight == 0) continue;
-        out[entry] = static_cast<char>(weight);
-        out[half + entry++] = static_cast<char>(j - i * depth);
+        to[entry] = static_cast<char>(weight);
+        to[half + entry++] = static_cast<char>(j - i * depth);
       }
     }
   }
-  return windows * 2 * half;
+  return bytes;
 }
 
 void unpack_quads(const SparseHeader& h, const SparsePlace& p, const Quads& q,
@@ -164,13 +166,16 @@ void unpack_quads(const SparseHeader& h, const SparsePlace& p, const Quads& q,
 
 void unpack_windows(const SparseHeader& h, const SparsePlace& p, const char* section,
                     const SparseMatrix& to) {
-  const int64_t depth = panel_depth(h), half = stored_cols(p.rows) * 4;
-  for (int64_t i = 0; i < windows_of(h); ++i, section += 2 * half) {
-    for (int64_t j = 0; j < 4 * p.rows; ++j) {
-      const int64_t k = i * depth + static_cast<uint8_t>(section[half + j]) % depth;
-      if (section[j] == 0 || k >= h.k()) continue;
-      static_cast<int8_t*>(to.data)[to.place(h, p.row + j / 4, k)] =
-          static_cast<int8_t>(section[j]);
+  const int64_t depth = panel_depth(h), windows = windows_of(h);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const int64_t panel = r / kPanelCols, half = stored_cols(panel_cols(p, panel)) * 4;
+    const char* from = section + windows * panel * kPanelCols * 8 + 4 * (r % kPanelCols);
+    for (int64_t i = 0; i < windows; ++i, from += 2 * half) {
+      for (int64_t j = 0; j < 4; ++j) {
+        const int64_t k = i * depth + static_cast<uint8_t>(from[half + j]) % depth;
+        if (from[j] == 0 || k >= h.k()) continue;
+        static_cast<int8_t*>(to.data)[to.place(h, p.row + r, k)] = static_cast<int8_t>(from[j]);
+      }
     }
   }
 }
@@ -252,22 +257,25 @@ void find_panel(const void* packed, int64_t group, int64_t n0, Int8GemmBlock* bl
              *end = static_cast<const char*>(packed) + begins[1];
   const SparsePlace p = place_of(h, part);
   block->steps = 0;
+  const int64_t col = n0 % kPanelCols, panel = n0 % kSectionRows / kPanelCols;
+  const int64_t stored = stored_cols(panel_cols(p, panel));
+  block->stored_cols = static_cast<int>(stored);
   if (h.form == SparseForm::quads) {
-    const int64_t col = n0 % kPanelCols, panel = n0 % kSectionRows / kPanelCols;
     Quads q;
     if (!find_quads(h, p, section, end, &q)) return;
     block->w = q.w[panel] + 4 * col;
-    block->stored_cols = static_cast<int>(stored_cols(panel_cols(p, panel)));
+    block->step_bytes = 4 * stored;
     block->steps = q.steps[panel];
     block->counts = q.counts + panel * segments_of(h);
     block->at = q.at[panel];
     return;
   }
-  const int64_t stored = stored_cols(p.rows);
-  if (end - section < windows_of(h) * stored * 8) return;
-  block->w = reinterpret_cast<const int8_t*>(section) + 4 * (n0 % kSectionRows);
-  block->stored_cols = static_cast<int>(stored);
-  block->steps = windows_of(h);
+  const int64_t windows = windows_of(h);
+  if (end - section < windows * stored_cols(p.rows) * 8) return;
+  block->w =
+      reinterpret_cast<const int8_t*>(section) + windows * panel * kPanelCols * 8 + 4 * col;
+  block->step_bytes = 8 * stored;
+  block->steps = windows;
 }
 
 }  // namespace pyops::cpu

@@ -12,8 +12,8 @@
 //                uint16 at[panel][segment][count]: k / 4, in the segment; up to 64 bytes
 //                int8 [panel][segment][count][stored][4]
 //              A segment is a tap, where 4 divides its channels, or else all of K.
-//   windows8,  at most four entries of each output in 8 or 16 adjacent k
-//   windows16    [window] int8 w[stored][4], uint8 at[stored][4]: k in the window
+//   windows8,  panels of 32 outputs, each of which has at most four entries in 8 or 16 adjacent k
+//   windows16    [panel][window] int8 w[stored][4], uint8 at[stored][4]: k in the window
 #pragma once
 #include "cpu/sparse_gemm/pack.h"
 

@@ -7,6 +7,7 @@ constexpr int kMr = kQuadsMr, kTileVecs = kQuadsVecs, kTileCols = kTileVecs * kL
 #include PYOPS_AHEAD
 #include "cpu/int8_gemm/dot_tiles.inl.h"
 #include "cpu/int8_sparse_gemm/quads_tile.inl.h"
+#include "cpu/int8_sparse_gemm/panel_run.inl.h"
 }  // namespace quads
 
 namespace windows8 {
@@ -15,6 +16,7 @@ constexpr int kWindow = 8;
 #include PYOPS_AHEAD
 #include "cpu/int8_gemm/dot_tiles.inl.h"
 #include "cpu/int8_sparse_gemm/windows_tile.inl.h"
+#include "cpu/int8_sparse_gemm/panel_run.inl.h"
 }  // namespace windows8
 
 namespace windows16 {
@@ -23,4 +25,5 @@ constexpr int kWindow = 16;
 #include PYOPS_AHEAD
 #include "cpu/int8_gemm/dot_tiles.inl.h"
 #include "cpu/int8_sparse_gemm/windows_tile.inl.h"
+#include "cpu/int8_sparse_gemm/panel_run.inl.h"
 }  // namespace windows16

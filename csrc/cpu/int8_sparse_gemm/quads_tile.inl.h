@@ -9,7 +9,7 @@ void tile(const Int8GemmBlock& b, const Places& places, const int32_t* start, Ah
   begin_tile(start, sum);
   const int8_t* w = b.w;
   const uint16_t* at = b.at;
-  const int64_t w_step = static_cast<int64_t>(b.stored_cols) * 4;
+  const int64_t w_step = b.step_bytes;
   const int64_t last = places.depth / 4 - 1, taps = b.steps > 0 ? places.taps : 0;
   for (int64_t t = 0; t < taps; ++t) {
     const uint8_t* row[kRows];
@@ -34,8 +34,4 @@ void tile(const Int8GemmBlock& b, const Places& places, const int32_t* start, Ah
     }
   }
   end_tile<kDirect>(target, sum);
-}
-
-inline void block_of_quads(const Int8GemmBlock& b) {
-  BlockRun(b, {b.w, 4 * int64_t{b.stored_cols}, b.steps}).run_tiles(0);
 }

@@ -39,7 +39,3 @@ void tile(const Int8GemmBlock& b, const Places& places, const int32_t* start, Ah
   }
   end_tile<kDirect>(target, sum);
 }
-
-inline void block_of_windows(const Int8GemmBlock& b) {
-  BlockRun(b, {b.w, 8 * int64_t{b.stored_cols}, b.steps}).run_tiles(0);
-}
