@@ -58,7 +58,7 @@ OUTPUTS_SHARING = 4
 # output, and a value of k of an output.
 PANEL_OUTPUTS, PANEL_DEPTH, PANEL_ENTRIES = 32, 4, 4
 PANEL_WINDOWS = (8, 16)
-QUAD, WINDOW, PANEL_OUTPUT, PANEL_VALUE = 0.53, 0.76, 60.0, 0.02
+QUAD, WINDOW, PANEL_OUTPUT, PANEL_VALUE = 0.5, 0.76, 30.0, 0.015
 # What is estimated to take less than this share of the dense time is packed sparse: the estimate
 # itself holds no margin.
 LEAST_GAIN = 0.95

@@ -224,8 +224,8 @@ def test_hot_loop_of_panels(object_code, opcodes, expected, form):
         rf"pyops::cpu::{expected.kernel}::.*::{form}::tile<", expected.opcode
     )
     counts = opcodes(loop)
-    windows = {24: 20, 12: 6}[expected.multiple_of]
-    multiple_of = expected.multiple_of if form == "quads" else windows
+    quads, windows = {24: (16, 24), 12: (12, 6)}[expected.multiple_of]
+    multiple_of = quads if form == "quads" else windows
     assert_whole_tiles(counts, expected._replace(multiple_of=multiple_of))
     picks = counts[expected.opcode.replace("vpdpbusd", "vpshufb")]
     assert picks == (0 if form == "quads" else counts[expected.opcode])

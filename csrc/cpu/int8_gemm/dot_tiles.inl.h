@@ -10,8 +10,8 @@ struct Places {
 };
 
 // What becomes of the sums of a tile: they go to `acc`, or, as codes, straight to the output.
-// Or, as floats: activation(float(sum) * scale_a[row] * scale_w[col] + bias[col]), which is at least
-// `low`.
+// Or, as floats: activation(float(sum) * scale_a[row] * scale_w[col] + bias[col]), which is at
+// least `low`.
 constexpr Direct kDirectFloats = static_cast<Direct>(static_cast<int>(Direct::residual) + 1);
 struct FloatTile {
   const float *scale_a, *scale_w, *bias;  // the last two may be null

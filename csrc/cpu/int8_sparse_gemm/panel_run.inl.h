@@ -5,7 +5,7 @@
 
 // Most bytes of the rows of such a tile, which is as high as that allows, and the least rows that
 // still hide the latency of a multiplication.
-constexpr int64_t kTileBytes = 36 << 10;
+constexpr int64_t kTileBytes = 32 << 10;
 constexpr int kLeastRows = kMr * 2 / 3;
 
 inline TileFn floats_tile_of(bool ahead, int rows, int vecs) {

@@ -184,7 +184,7 @@ void unpack_windows(const SparseHeader& h, const SparsePlace& p, const char* sec
 // entries take for a value of k and an output, and an output in another block of k; a byte of a
 // panel of quads, and of weights of windows, an output of panels, and a value of k that it skips.
 constexpr double kEntryByte = 0.45, kValue = 8, kOutput = 16, kBlock = 14;
-constexpr double kQuadByte = 0.53, kWindowByte = 0.76, kPanelOutput = 60, kPanelValue = 0.02;
+constexpr double kQuadByte = 0.5, kWindowByte = 0.76, kPanelOutput = 30, kPanelValue = 0.015;
 
 }  // namespace
 
@@ -272,8 +272,7 @@ void find_panel(const void* packed, int64_t group, int64_t n0, Int8GemmBlock* bl
   }
   const int64_t windows = windows_of(h);
   if (end - section < windows * stored_cols(p.rows) * 8) return;
-  block->w =
-      reinterpret_cast<const int8_t*>(section) + windows * panel * kPanelCols * 8 + 4 * col;
+  block->w = reinterpret_cast<const int8_t*>(section) + windows * panel * kPanelCols * 8 + 4 * col;
   block->step_bytes = 8 * stored;
   block->steps = windows;
 }

@@ -1,5 +1,6 @@
-// Panels by tiles of 12 x 32: of quads (zmm: 24 sums, 2 of w, 1 of x), and of windows (24 sums, 2 of
-// w, 2 of picks, 2 of x, a mask).
+// Panels by tiles of 8 x 32 (quads; zmm: 16 sums, 2 of w, 1 of x) and 12 x 32 (windows: 24 sums, 2
+// of w, 2 of picks, 2 of x, a mask). Steps of quads are short, and pointers to 12 rows are more
+// than the general registers hold: reloading them takes longer than what 8 rows lose.
 #include "cpu/target.h"
 #if PYOPS_X86
 #include <immintrin.h>
@@ -16,7 +17,7 @@ namespace {
 #include "cpu/common/activation.inl.h"
 #include "cpu/common/epilogue.inl.h"
 
-constexpr int kQuadsMr = 12, kQuadsVecs = 2, kWindowsMr = 12, kWindowsVecs = 2;
+constexpr int kQuadsMr = 8, kQuadsVecs = 2, kWindowsMr = 12, kWindowsVecs = 2;
 constexpr int kAheadBytes = 4096, kTilesAhead = kBlockRows;
 
 inline I32 load_w(const int8_t* p) { return _mm512_loadu_si512(p); }
