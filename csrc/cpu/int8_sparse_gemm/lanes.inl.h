@@ -57,6 +57,7 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint6
     const auto run = read<SparsePair>(p);
     p += sizeof run;
     if ((t.end - p) / int64_t{sizeof(Int8PairItem)} < run.items) break;
+    fetch_ahead(p, p + run.items * sizeof(Int8PairItem));
     int32_t *to_a = sums_of(t, run.rows[0]), *to_b = sums_of(t, run.rows[1]);
     I32 a[V], b[V];
     begin_sums(to_a, t.first, a);
@@ -112,6 +113,7 @@ void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* do
     const auto run = read<SparseQuad>(p);
     p += sizeof run;
     if ((t.end - p) / int64_t{sizeof(Int8QuadItem)} < run.items) break;
+    fetch_ahead(p, p + run.items * sizeof(Int8QuadItem));
     add_quad_vecs<0, V>(t, run, p);
     p += run.items * sizeof(Int8QuadItem);
     for (int i = 0; i < 4; ++i) *done |= bit_of(run.rows[i]);

@@ -68,6 +68,7 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint6
     F32 a[V], b[V];
     begin_sums(to_a, t.first, a);
     begin_sums(to_b, t.first, b);
+    fetch_ahead(p, p + run.items * sizeof(SparsePairItem));
     if (run.items > 0) {
       Places at = places_at(p);
       const char* last = p + (run.items - int64_t{1}) * int64_t{sizeof(SparsePairItem)};
@@ -114,6 +115,7 @@ void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* do
     const auto run = read<SparseQuad>(p);
     p += sizeof run;
     if ((t.end - p) / int64_t{sizeof(SparseQuadItem)} < run.items) break;
+    fetch_ahead(p, p + run.items * sizeof(SparseQuadItem));
     int v = 0;
     for (; v + kPass <= V; v += kPass) add_quad<kPass>(t, run, p, v * kLanes);
     for (; v < V; ++v) add_quad<1>(t, run, p, v * kLanes);

@@ -14,14 +14,6 @@
 
 #include "cpu/sparse_gemm/sums.inl.h"
 
-// A large weight streams from memory: the next page has to be under way before the hardware sees it
-// touched.
-constexpr int64_t kItemsAhead = 4096;
-
-inline void fetch_ahead(const char* items, const char* end) {
-  for (; items < end; items += 64) __builtin_prefetch(items + kItemsAhead);
-}
-
 template <int V>
 inline void add_products(const Values (&x)[V], const Weights& w, F32 (&acc)[V]) {
   PYOPS_UNROLL
