@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops.masked_matmul_keep import is_plain
+from ..ops.masked_matmul_keep import autocasts, is_plain
 from ..ops.masked_matmul_pattern import LEAST_WEIGHTS, SparsePattern
 from .masked_module import MaskedModule, masks
 
@@ -81,7 +81,7 @@ class MaskedLinear(MaskedModule, nn.Linear):
 
     def _why_dense(self, pattern: SparsePattern, input: Tensor) -> str | None:
         weight, mask = self.weight, self.weight_mask
-        if torch.is_autocast_enabled(input.device.type):
+        if autocasts(input):
             return "autocast computes in another type"
         others = [t for t in (weight, mask, self.bias) if t is not None]
         of_weight = [weight.dtype == t.dtype for t in (input, *others) if t is not mask]

@@ -19,7 +19,7 @@ from . import masked_matmul_checks as own
 from . import masked_matmul_reference as plain
 from . import sparse_gemm as _sparse_gemm  # noqa: F401  (its ops are called below)
 from .define import define
-from .masked_matmul_keep import has_tangents, kept_with_grad, transforming
+from .masked_matmul_keep import autocasts, has_tangents, kept_with_grad, transforming
 from .masked_matmul_pack import masked_pack, masked_unpack, masked_weight_grad
 from .masked_matmul_pattern import SparsePattern, masked_matmul_plan, pattern_of, patterns
 
@@ -84,7 +84,7 @@ def masked_matmul(
         TypeError, ValueError: an argument has another dtype or shape than stated.
     """
     tangents = not torch.compiler.is_compiling() and has_tangents(x, weight, bias)
-    if torch.is_autocast_enabled(x.device.type):
+    if autocasts(x):
         own.mask_of("masked_matmul", mask)
         own.mask_shape("masked_matmul", weight, mask)
         if state is not None:

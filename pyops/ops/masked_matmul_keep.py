@@ -16,8 +16,11 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def kept(values: Tensor, mask: Tensor) -> Tensor:
-    """``values`` of 2, 4 or 8 bytes where ``mask``, and 0 elsewhere; without a gradient."""
-    bits = _BITS[values.element_size()]
+    """``values`` where ``mask``, and 0 elsewhere; without a gradient."""
+    bits = _BITS.get(values.element_size())
+    # Complex tensors may be conjugated by a flag alone, others negated: those have no view as bits.
+    if bits is None or values.is_complex() or values.is_neg():
+        return values.detach().masked_fill(~mask, 0)
     # -1 has all bits.
     return (values.detach().view(bits) & mask.to(bits).neg_()).view(values.dtype)
 
@@ -36,6 +39,12 @@ def is_plain(*tensors: Tensor | None) -> bool:
         and not has_tangents(*given)
         and _get_current_dispatch_mode() is None
     )
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on for the device of ``tensor``; it is unknown to some, as to meta."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def transforming() -> bool:

@@ -190,7 +190,9 @@ class SparsePattern:
 
 
 def _same(values: Tensor, mask: Tensor) -> bool:
-    if values.shape != mask.shape or not mask.is_contiguous() or mask.numel() % 8:
+    if values.shape != mask.shape or not mask.is_contiguous():
+        return torch.equal(values, mask)
+    if mask.numel() % 8 or mask.storage_offset() % 8:
         return torch.equal(values, mask)
     # Eight at a time: a tenth of the time.
     return torch.equal(values.view(-1).view(torch.int64), mask.view(-1).view(torch.int64))
