@@ -37,8 +37,8 @@ define(
     plain,
 )
 define(
-    "masked_matmul_grad(Tensor grad, Tensor x, Tensor weight, Tensor mask, int pattern, "
-    "bool of_x, bool of_weight) -> (Tensor, Tensor)",
+    "masked_matmul_grad(Tensor grad, Tensor? x, Tensor? weight, Tensor mask, int pattern) "
+    "-> (Tensor, Tensor)",
     plain,
 )
 
@@ -125,41 +125,40 @@ def _masked_matmul_cpu(
 
 
 def _masked_matmul_grad_cpu(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor,
-    pattern: int,
-    of_x: bool,
-    of_weight: bool,
+    grad: Tensor, x: Tensor | None, weight: Tensor | None, mask: Tensor, pattern: int
 ) -> tuple[Tensor, Tensor]:
-    plain.masked_matmul_grad_fake(grad, x, weight, mask, pattern, False, False)
+    shapes = own.grad_operands(grad, x, weight, mask)
     state = pattern_of(pattern, mask)
-    if state.why_dense(x, weight, mask) is not None:
-        return plain.masked_matmul_grad_reference(grad, x, weight, mask, pattern, of_x, of_weight)
-    dx, dw = x.new_empty(0), x.new_empty(0)
-    if of_x:
+    if state.why_dense(*shapes, mask) is not None:
+        return plain.masked_matmul_grad_reference(grad, x, weight, mask, pattern)
+    dx, dw = grad.new_empty(0), grad.new_empty(0)
+    if weight is not None:
         with state.lock:
             packed = state.weight(weight, mask, True)
-            dx = torch.ops.pyops.sparse_linear.default(grad, packed, x.shape[-1], None, None, 0)
-    if of_weight:
+            dx = torch.ops.pyops.sparse_linear.default(grad, packed, mask.shape[1], None, None, 0)
+    if x is not None:
         dw = torch.ops.pyops.masked_weight_grad.default(grad, x, state.places(mask))
     return dx, dw
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, mask, bias, ctx.pattern = inputs
-    ctx.save_for_backward(x, weight, mask)
+    """What the asked gradients are made of: what is not saved may change, and go."""
+    x, weight, mask, _, ctx.pattern = inputs
+    of_x, of_weight = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(
+        x if of_weight else None, weight if of_x else None, mask if of_x or of_weight else None
+    )
     ctx.state = patterns.get(ctx.pattern)  # it has to live until then
-    ctx.has_bias = bias is not None
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, mask = ctx.saved_tensors
     of_x, of_weight, _, of_bias, _ = ctx.needs_input_grad
-    dx, dw = torch.ops.pyops.masked_matmul_grad.default(
-        grad, x, weight, mask, ctx.pattern, of_x, of_weight
-    )
+    dx = dw = None
+    if of_x or of_weight:
+        dx, dw = torch.ops.pyops.masked_matmul_grad.default(
+            grad, x if of_weight else None, weight if of_x else None, mask, ctx.pattern
+        )
     db = _rows(grad).sum(0) if of_bias else None
     return dx if of_x else None, dw if of_weight else None, None, db, None
 
@@ -169,23 +168,32 @@ def _rows(t: Tensor) -> Tensor:
 
 
 def _save_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    grad, x, weight, mask, _, ctx.of_x, ctx.of_weight = inputs
-    ctx.save_for_backward(grad, x, weight, mask)
+    grad, x, weight, mask, _ = inputs
+    of_grad, of_x, of_weight = ctx.needs_input_grad[:3]
+    ctx.of_dx, ctx.of_dw = weight is not None, x is not None
+    ctx.save_for_backward(
+        grad if of_x or of_weight else None,
+        x if of_grad else None,
+        weight if of_grad else None,
+        mask,
+    )
 
 
 def _backward_of_grad(ctx: Any, of_dx: Tensor, of_dw: Tensor) -> tuple[Tensor | None, ...]:
     """Of ``dx = grad @ kept(weight)`` and ``dw = kept(grad.T @ x)``, by operators of torch."""
     grad, x, weight, mask = ctx.saved_tensors
-    to_grad, to_x, to_weight = torch.zeros_like(grad), None, None
-    rows = _rows(grad)
-    if ctx.of_x:
+    of_grad, of_x, of_weight = ctx.needs_input_grad[:3]
+    to_grad = to_x = to_weight = None
+    if of_grad and ctx.of_dx:
         to_grad = F.linear(of_dx, kept_with_grad(weight, mask))
-        to_weight = kept_with_grad(rows.t() @ _rows(of_dx), mask)
-    if ctx.of_weight:
-        kept = kept_with_grad(of_dw, mask)
-        to_grad = to_grad + F.linear(x, kept)
-        to_x = (rows @ kept).view(x.shape)
-    return to_grad, to_x, to_weight, None, None, None, None
+    if of_grad and ctx.of_dw:
+        more = F.linear(x, kept_with_grad(of_dw, mask))
+        to_grad = more if to_grad is None else to_grad + more
+    if of_weight:
+        to_weight = kept_with_grad(_rows(grad).t() @ _rows(of_dx), mask)
+    if of_x:
+        to_x = grad @ kept_with_grad(of_dw, mask)
+    return to_grad, to_x, to_weight, None, None
 
 
 torch.library.register_autograd("pyops::masked_matmul", _backward, setup_context=_save)

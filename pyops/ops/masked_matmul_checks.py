@@ -73,8 +73,19 @@ def operands(op: str, x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | No
     checks.same_device(op, x, weight=weight, mask=mask, bias=bias)
 
 
-def output_grad(grad: Tensor, x: Tensor, weight: Tensor) -> None:
+def grad_operands(
+    grad: Tensor, x: Tensor | None, weight: Tensor | None, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """x and weight; what is None in the other's shape and type, without memory of its own."""
     op = "masked_matmul_grad"
+    if x is None and weight is None:
+        raise ValueError(f"{op}: x and weight are both None, expected one of them at least")
+    mask_of(op, mask)
+    checks.at_least_1d(op, "grad", grad)
+    one = grad.new_empty(())
+    x = one.expand(*grad.shape[:-1], mask.shape[1]) if x is None else x
+    weight = one.expand(mask.shape) if weight is None else weight
+    operands(op, x, weight, mask, None)
     if grad.dtype != weight.dtype:
         raise TypeError(
             f"{op}: grad must have the dtype of weight, {weight.dtype}, but is {grad.dtype}"
@@ -83,3 +94,4 @@ def output_grad(grad: Tensor, x: Tensor, weight: Tensor) -> None:
     if list(grad.shape) != expected:
         raise ValueError(f"{op}: grad must be {expected}, but is {list(grad.shape)}")
     checks.same_device(op, x, grad=grad)
+    return x, weight

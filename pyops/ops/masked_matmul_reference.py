@@ -66,41 +66,27 @@ def masked_matmul_fake(
 
 
 def masked_matmul_grad_reference(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor,
-    pattern: int,
-    of_x: bool,
-    of_weight: bool,
+    grad: Tensor, x: Tensor | None, weight: Tensor | None, mask: Tensor, pattern: int
 ) -> tuple[Tensor, Tensor]:
-    _check_grad(grad, x, weight, mask)
-    with torch.autocast(x.device.type, enabled=False):
-        dx = grad @ kept(weight, mask) if of_x else x.new_empty(0)
-        if not of_weight:
-            return dx, x.new_empty(0)
-        return dx, kept(_rows(grad).t() @ _rows(x), mask)
+    """Of x, for which it takes the weight; of the weight, for which x. Empty where that is None."""
+    own.grad_operands(grad, x, weight, mask)
+    dx, dw = grad.new_empty(0), grad.new_empty(0)
+    with torch.autocast(grad.device.type, enabled=False):
+        if weight is not None:
+            dx = grad @ kept(weight, mask)
+        if x is not None:
+            dw = kept(_rows(grad).t() @ _rows(x), mask)
+    return dx, dw
 
 
 def masked_matmul_grad_fake(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor,
-    pattern: int,
-    of_x: bool,
-    of_weight: bool,
+    grad: Tensor, x: Tensor | None, weight: Tensor | None, mask: Tensor, pattern: int
 ) -> tuple[Tensor, Tensor]:
-    _check_grad(grad, x, weight, mask)
+    of_x, of_weight = own.grad_operands(grad, x, weight, mask)
     return (
-        x.new_empty(x.shape if of_x else (0,)),
-        x.new_empty(weight.shape if of_weight else (0,)),
+        grad.new_empty((0,) if weight is None else of_x.shape),
+        grad.new_empty((0,) if x is None else of_weight.shape),
     )
-
-
-def _check_grad(grad: Tensor, x: Tensor, weight: Tensor, mask: Tensor) -> None:
-    own.operands("masked_matmul_grad", x, weight, mask, None)
-    own.output_grad(grad, x, weight)
 
 
 def _rows(t: Tensor) -> Tensor:

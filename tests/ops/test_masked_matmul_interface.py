@@ -32,8 +32,7 @@ def arguments(op: str, where: str) -> dict[str, Any]:
         "masked_weight_grad": {"grad": G, "x": X, "packed": packed},
         "masked_matmul": {"x": X, "weight": W, "mask": MASK, "bias": B, **pattern},
         "masked_matmul_grad": {
-            "grad": G, "x": X, "weight": W, "mask": MASK, "pattern": 0, "of_x": True,
-            "of_weight": True,
+            "grad": G, "x": X, "weight": W, "mask": MASK, "pattern": 0,
         },
     }[op]  # fmt: skip
 
@@ -105,6 +104,12 @@ BAD: list[tuple[str, dict[str, Any], type, str]] = [
     ("masked_matmul_grad", {"grad": G.double()}, TypeError,
      "grad must have the dtype of weight, torch.float32, but is torch.float64"),
     ("masked_matmul_grad", {"grad": G[1:]}, ValueError, "grad must be [4, 12], but is [3, 12]"),
+    ("masked_matmul_grad", {"x": None, "grad": G[:, 1:]}, ValueError,
+     "grad must be [4, 12], but is [4, 11]"),
+    ("masked_matmul_grad", {"weight": None, "grad": G[1:]}, ValueError,
+     "grad must be [4, 12], but is [3, 12]"),
+    ("masked_matmul_grad", {"x": None, "weight": None}, ValueError,
+     "x and weight are both None, expected one of them at least"),
 ]  # fmt: skip
 
 
@@ -181,8 +186,8 @@ def test_opcheck() -> None:
         torch.ops.pyops.masked_matmul.default,
         (leaves[0], leaves[1], case.mask, leaves[2], state.number),
     )
-    for of_x, of_weight in ((True, True), (False, True)):
-        inputs = (case.grad, case.x, case.weight, case.mask, 0, of_x, of_weight)
+    for x, weight in ((case.x, case.weight), (case.x, None), (None, case.weight)):
+        inputs = (case.grad, x, weight, case.mask, 0)
         test(torch.ops.pyops.masked_matmul_grad.default, inputs)
 
 
