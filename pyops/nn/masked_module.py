@@ -93,7 +93,8 @@ class MaskedModule(nn.Module):
 
         Raises:
             TypeError: not a bool tensor.
-            ValueError: not of the weight's shape.
+            ValueError: not of the weight's shape, or weight or mask are of torch.inference_mode,
+                outside of which they cannot be written. Nothing has changed then.
         """
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             given = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
@@ -102,8 +103,15 @@ class MaskedModule(nn.Module):
             raise ValueError(
                 f"mask is {list(mask.shape)}, but the weight is {list(self.weight.shape)}"
             )
+        for name, tensor in (("weight", self.weight), ("weight_mask", self.weight_mask)):
+            if tensor.is_inference() and not torch.is_inference_mode_enabled():
+                raise ValueError(
+                    f"set_mask: {name} was made in torch.inference_mode and is written in it "
+                    "alone: call set_mask there, or give the layer a clone made outside of it"
+                )
+        # The weight first: where it cannot be written, torch raises before the mask is another.
+        self.weight.masked_fill_(~mask.to(self.weight.device), 0)
         self.weight_mask.copy_(mask)
-        self.zero_masked()
 
     @torch.no_grad()
     def zero_masked(self) -> None:
@@ -127,9 +135,22 @@ class MaskedModule(nn.Module):
         """The share of the weights that the mask leaves out."""
         return 1 - int(self.weight_mask.sum()) / self.weight_mask.numel()
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
         before = self.weight
-        super()._load_from_state_dict(*args, **kwargs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if self.weight.is_meta != self.weight_mask.is_meta:
+            if self.weight_mask.is_meta:
+                self.weight = before
+                error_msgs.append(
+                    f"{prefix}weight_mask is on the meta device and has no values, but those of "
+                    f"{prefix}weight were given: the state has to hold both, or the mask first"
+                )
+            return  # the weight is still to come, and what it has where the mask is False counts 0
         if self.weight is before:
             self.zero_masked()
         else:  # assigned: its memory is the caller's

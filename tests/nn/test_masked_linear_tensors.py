@@ -70,3 +70,44 @@ def test_a_weight_negated_by_a_flag_alone() -> None:
     for rows in (x, x[:2]):  # sparse, and dense
         want = F.linear(rows, torch.where(mask, weight, 0.0))
         assert torch.allclose(ops.masked_matmul(rows, weight, mask), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["weight", "weight_mask"])
+def test_set_mask_changes_all_or_nothing(name: str) -> None:
+    layer = layer_of()
+    with torch.inference_mode():
+        made = getattr(layer, name).detach().clone()
+    if name == "weight":
+        made = torch.nn.Parameter(made, requires_grad=False)
+    setattr(layer, name, made)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    other = ~layer.weight_mask.clone()
+    with pytest.raises(ValueError, match=f"set_mask: {name} was made in torch.inference_mode"):
+        layer.set_mask(other)
+    assert all(torch.equal(before[key], value) for key, value in layer.state_dict().items())
+    with torch.inference_mode():
+        layer.set_mask(other)
+    assert torch.equal(layer.weight_mask, other)
+    assert not layer.weight.any()  # no place is in both masks
+
+
+def test_an_assigned_weight_without_the_values_of_a_mask() -> None:
+    state, layer = layer_of().state_dict(), layer_of().to(META)
+    mask = {"weight_mask": state.pop("weight_mask")}
+    model = torch.nn.Sequential(layer)
+    message = "0.weight_mask is on the meta device and has no values, but those of 0.weight were"
+    with pytest.raises(RuntimeError, match=message):
+        model.load_state_dict(
+            {f"0.{key}": value for key, value in state.items()}, assign=True, strict=False
+        )
+    assert layer.weight.is_meta
+    # In parts, the mask first; what the weight has elsewhere is left with the caller.
+    given = {**state, "weight": torch.ones(N, K)}
+    layer.load_state_dict(mask, assign=True, strict=False)
+    assert layer.weight.is_meta
+    layer.load_state_dict(given, assign=True, strict=False)
+    assert torch.equal(layer.weight != 0, mask["weight_mask"])
+    assert bool((given["weight"] == 1).all())
+    x = torch.randn(ROWS, K)
+    want = F.linear(x, mask["weight_mask"].float(), layer.bias)
+    assert torch.allclose(layer(x), want, atol=1e-4)
