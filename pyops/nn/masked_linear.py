@@ -75,7 +75,8 @@ class MaskedLinear(MaskedModule, nn.Linear):
             return 0
         pattern = self._pattern
         if pattern is None:
-            pattern = self.__dict__["_pattern"] = SparsePattern(by_version=False)
+            # Of threads that come here at once, all take that of the first.
+            pattern = self.__dict__.setdefault("_pattern", SparsePattern(by_version=False))
         self.__dict__["_dense"] = why = self._why_dense(pattern, input)
         return pattern.number if why is None else 0
 

@@ -118,8 +118,7 @@ def _masked_matmul_cpu(
     state.reason = state.why_dense(x, weight, mask)
     if state.reason is not None:
         return plain.masked_matmul_reference(x, weight, mask, bias, pattern)
-    with state.lock:  # another thread may bring other values
-        packed = state.weight(weight, mask, False)
+    with state.weight(weight, mask, False) as packed:
         out: Tensor = torch.ops.pyops.sparse_linear.default(x, packed, len(weight), bias, None, 0)
     return out
 
@@ -133,8 +132,7 @@ def _masked_matmul_grad_cpu(
         return plain.masked_matmul_grad_reference(grad, x, weight, mask, pattern)
     dx, dw = grad.new_empty(0), grad.new_empty(0)
     if weight is not None:
-        with state.lock:
-            packed = state.weight(weight, mask, True)
+        with state.weight(weight, mask, True) as packed:
             dx = torch.ops.pyops.sparse_linear.default(grad, packed, mask.shape[1], None, None, 0)
     if x is not None:
         dw = torch.ops.pyops.masked_weight_grad.default(grad, x, state.places(mask))

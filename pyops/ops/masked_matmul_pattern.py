@@ -6,8 +6,10 @@ import itertools
 import math
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,10 +86,12 @@ class _Seen:
         )
 
 
-class _Packed(NamedTuple):
+@dataclass
+class _Packed:
     weight: _Seen
     epoch: int
     bytes: Tensor
+    products: int = 0  # that read the bytes now
 
 
 class SparsePattern:
@@ -168,25 +172,37 @@ class SparsePattern:
                 self._places = torch.ops.pyops.masked_pack.default(mask)
             return self._places
 
-    def weight(self, weight: Tensor, mask: Tensor, transposed: bool) -> Tensor:
+    @contextmanager
+    def weight(self, weight: Tensor, mask: Tensor, transposed: bool) -> Iterator[Tensor]:
         """``sparse_pack`` of the masked weight, or of its transpose, with its present values.
 
-        All that the mask leaves is an entry, also what is 0 now: it may not stay so.
+        All that the mask leaves is an entry, also what is 0 now: it may not stay so. The bytes do
+        not change within the context, which other threads enter meanwhile.
         """
         with self.lock:
-            self.kept(mask)
-            packed, epoch = self._weights.pop(transposed, None), isa.epoch()
-            if packed is not None and packed.epoch == epoch:
-                if self.by_version and packed.weight.unchanged(weight):
-                    self._weights[transposed] = packed
-                    return packed.bytes
-                entries = packed.bytes
-            else:
-                entries = _pack(mask.t() if transposed else mask)
-            values = weight if transposed else weight[..., None, None]
-            torch.ops.pyops.sparse_refresh.default(entries, values, transposed)
-            self._weights[transposed] = _Packed(_Seen(weight), epoch, entries)
-            return entries
+            packed = self._weight(weight, mask, transposed)
+            packed.products += 1
+        try:
+            yield packed.bytes
+        finally:
+            with self.lock:
+                packed.products -= 1
+
+    def _weight(self, weight: Tensor, mask: Tensor, transposed: bool) -> _Packed:
+        self.kept(mask)
+        packed, epoch = self._weights.pop(transposed, None), isa.epoch()
+        if packed is not None and packed.epoch == epoch:
+            if self.by_version and packed.weight.unchanged(weight):
+                self._weights[transposed] = packed
+                return packed
+            # What another thread multiplies by stays as it is.
+            entries = packed.bytes.clone() if packed.products else packed.bytes
+        else:
+            entries = _pack(mask.t() if transposed else mask)
+        values = weight if transposed else weight[..., None, None]
+        torch.ops.pyops.sparse_refresh.default(entries, values, transposed)
+        made = self._weights[transposed] = _Packed(_Seen(weight), epoch, entries)
+        return made
 
 
 def _same(values: Tensor, mask: Tensor) -> bool:

@@ -162,7 +162,8 @@ def test_nothing_is_packed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         with torch.no_grad():
             w -= 0.1
     assert len(calls) == 1  # x needs no gradient: the transpose is not packed
-    assert state.weight(w, case.mask, False) is state.weight(w, case.mask, False)
+    with state.weight(w, case.mask, False) as one, state.weight(w, case.mask, False) as other:
+        assert one is other
     assert state.places(case.mask) is state.places(case.mask)
     case.step(state)
     assert len(calls) == 2
