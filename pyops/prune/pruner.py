@@ -183,8 +183,8 @@ class Pruner:
             raise ValueError(f"{said}, expected at least 0 and at most the final {self.final:g}")
         if share < self._share:
             raise ValueError(f"{said} after {self._share}: what is gone cannot come back")
-        for weight in weights:
-            if not finite(weight.parameter):
+        for weight, mask in zip(weights, self._masks(weights), strict=True):
+            if not finite(torch.where(mask, weight.parameter, 0)):  # what is gone becomes 0
                 raise ValueError(f"Pruner: the weight of {weight.name!r} holds NaN or Inf")
         before = [mask.clone() for mask in self._masks(weights)]
         found = choose_masks(weights, [None] * len(weights), self._options, share)

@@ -208,12 +208,29 @@ def test_nan_is_found_before_anything_changes():
     pruner = Pruner(model, 0.5, schedule=CubicSchedule(0, 9))
     pruner.step()
     with torch.no_grad():
-        model[5].weight[0, 0] = float("inf")
+        model[5].weight[tuple(model[5].weight_mask.nonzero()[0])] = float("inf")
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match=r"^Pruner: the weight of '5' holds NaN or Inf$"):
         pruner.step()
     assert pruner.steps == 1
     assert all(torch.equal(one, before[key]) for key, one in model.state_dict().items())
+
+
+def test_nan_where_weights_are_gone_is_none():
+    """What an optimizer wrote there (inf * 0 in a gradient) is set back to 0."""
+    model = net()
+    pruner = Pruner(model, 0.5, schedule=CubicSchedule(0, 9))
+    pruner.step()
+    layer = model[5]
+    gone = ~layer.weight_mask
+    assert gone.any()
+    with torch.no_grad():
+        layer.weight[gone] = float("nan")
+    left = int(layer.weight_mask.sum())
+    assert pruner.step()
+    assert (layer.weight[gone] == 0).all()
+    assert int(layer.weight_mask.sum()) < left
+    assert not (layer.weight_mask & gone).any()
 
 
 def test_a_schedule_of_the_callers():
