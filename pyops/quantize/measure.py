@@ -38,11 +38,13 @@ class Measured:
         return 10 * math.log10(self.signal / self.noise) if self.noise else math.inf
 
     def total_ms(self) -> tuple[float, float] | None:
-        """(float, converted) for all calls of the run; None where nothing was timed."""
+        """(float, converted) for all calls of the run but those with empty inputs, which are not
+        timed; None where nothing was.
+        """
         if not self.ms:
             return None
-        before = sum(self.ms[key][0] * count for key, count in self.calls.items())
-        after = sum(self.ms[key][1] * count for key, count in self.calls.items())
+        before = sum(ms[0] * self.calls[key] for key, ms in self.ms.items())
+        after = sum(ms[1] * self.calls[key] for key, ms in self.ms.items())
         return before, after
 
     def shapes(self) -> str:

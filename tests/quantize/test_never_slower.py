@@ -102,6 +102,24 @@ def test_calls_are_counted_per_shape_and_layers_not_reached_follow_the_size_rule
     assert found["small"].reason.startswith("too small")
 
 
+class Routed(nn.Module):
+    """A mixture of experts: one call of ``a`` gets no row."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(64, 64)
+
+    def forward(self, x):
+        return torch.cat([self.a(x[:0]), self.a(x), self.a(x)])
+
+
+def test_calls_without_rows_take_no_time(clock):
+    clock[64] = (2.0, 1.0)
+    (row,) = pyops.explain(pyops.quantize(Routed(), example_inputs=torch.randn(3, 64))).rows
+    assert (row.ms_before, row.ms_after) == (4.0, 2.0)
+    assert row.reason.startswith("replaced: faster in int8, input [0, 64], [3, 64]")
+
+
 @pytest.mark.parametrize("pack", [tuple, list])
 def test_positional_arguments(clock, pack):
     clock[64] = (2.0, 1.0)
