@@ -17,6 +17,8 @@ from .nn.packed_weight import WeightOnlyInt8Weight
 from .nn.record import get_record, set_record
 from .nn.registry import FUSED, replacement
 from .nn.sparse_codes import SparseCodes
+from .ops.checks import FLOATS
+from .ops.conv_relu_checks import DTYPES
 from .ops.sparse_cost import (
     LEAST_ZEROS,
     break_even,
@@ -231,7 +233,7 @@ def zeros_note(layer: nn.Module) -> str:
     weight = layer._parameters.get("weight")
     if replacement(layer, FUSED) is None or not isinstance(weight, Tensor):
         return ""
-    if weight.device.type == "meta" or weight.dtype not in (torch.float32, torch.bfloat16):
+    if weight.device.type == "meta" or weight.dtype not in DTYPES:
         return ""
     zeros = zeros_of(weight.detach())
     if zeros < LEAST_ZEROS:
@@ -243,10 +245,13 @@ def pays_from(layer: Any) -> str:
     """From how many zeros without a pattern on sparse kernels pay for a float layer, in words."""
     weight: Tensor = layer.weight.detach()
     shape, groups = _image(weight).shape, getattr(layer, "groups", 1)
-    name = str(weight.dtype).removeprefix("torch.")
+    dtype = weight.dtype if weight.dtype in DTYPES else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if dtype != weight.dtype:  # the layer's own type has no float kernels
+        name += f" (dtype={dtype})" if weight.dtype in FLOATS else " (of model.float())"
     found: Mapping[str, float | None] = {
-        name: break_even(shape, groups, algorithm_for(layer), weight.dtype),
-        "int8": break_even(shape, groups, dtype=torch.int8),
+        name: break_even(shape, groups, algorithm_for(layer, dtype), dtype),
+        "int8": break_even(shape, groups, dtype=torch.int8) if weight.dtype in FLOATS else None,
     }
     told = ", ".join(f"{even:.0%} in {one}" for one, even in found.items() if even is not None)
     return (

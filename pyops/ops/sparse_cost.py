@@ -201,8 +201,8 @@ def pays(share: float) -> bool:
 
 
 def zeros_of(weight: Tensor) -> float:
-    """The share of ``weight`` that is 0."""
-    return float((weight == 0).double().mean())
+    """The share of ``weight`` that is 0; of a weight without entries 0."""
+    return float((weight == 0).double().mean()) if weight.numel() else 0.0
 
 
 def why_dense(zeros: float, share: float, even: float | None) -> str:

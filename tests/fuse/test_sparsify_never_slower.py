@@ -198,3 +198,41 @@ def test_explain_says_from_how_many_zeros_on_it_pays() -> None:
     assert rows(pyops.prune(model, 0.95))["4"].reason.endswith(pays)
     found = rows(pyops.sparsify(make()))["6"].reason
     assert f"break-even at {break_even((512, 160, 1, 1)):.0%} zeros" in found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "way"), [(torch.float16, "dtype=torch.float32"), (torch.float64, "of model.float()")]
+)
+def test_explain_of_types_without_kernels(dtype: torch.dtype, way: str) -> None:
+    """It names the way to sparse kernels, and that is one."""
+    pruned = pyops.prune(make(), 0.95).to(dtype)
+    even = break_even((160, 128, 1, 1), dtype=torch.float32)
+    reason = rows(pruned)["4"].reason
+    assert f"(pyops.sparsify) pay from {even:.0%} in float32 ({way})" in reason
+    assert ("in int8" in reason) == (dtype == torch.float16)
+    with pytest.raises(ValueError, match="nothing to replace"):
+        pyops.sparsify(pruned)
+    if dtype == torch.float16:
+        assert sparse(pyops.sparsify(pruned, dtype=torch.float32))
+    else:
+        assert sparse(pyops.sparsify(pruned.float()))
+
+
+def test_explain_of_a_weight_without_entries() -> None:
+    for layer in (nn.Linear(5, 0), nn.Linear(0, 5)):
+        (row,) = pyops.explain(nn.Sequential(layer)).rows
+        assert "%" not in row.reason
+
+
+def test_a_call_without_rows_takes_no_time(clock: Any) -> None:
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.expert = make()[2]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.expert(x[:0]), self.expert(x)])
+
+    clock[128] = (2.0, 1.0)
+    (row,) = pyops.explain(pyops.sparsify(Routed(), example_inputs=torch.randn(5, 96))).rows
+    assert (row.ms_before, row.ms_after) == (2.0, 1.0)
