@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyops.prune.channels import channel_plan, prune_channels
+from pyops.prune.channels import channel_groups, channel_plan, prune_channels
 from pyops.testing.channels import IMAGES, conv, net, pooled
 
 
@@ -104,3 +104,36 @@ def test_results_that_are_nowhere_finite():
     message = "^prune_channels: on example_inputs the model returns nothing finite$"
     with pytest.raises(ValueError, match=message):
         prune_channels(model, 0.5, example_inputs=IMAGES, round_to=1)
+
+
+class Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(conv(3, 32), nn.Conv2d(32, 4, 1))
+
+    def forward(self, x):
+        return self.net(x) + 0 * torch.randn_like(x).sum()
+
+
+def test_generators_are_the_callers(monkeypatch):
+    """The CPU's stands where it stood; no accelerator's is given a seed."""
+    model = Drawing().double()
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
+    before = torch.get_rng_state()
+    channel_groups(model, IMAGES)
+    assert torch.equal(torch.get_rng_state(), before)
+    for options in ({"example_inputs": IMAGES}, {}):
+        prune_channels(model, 0.5, round_to=1, **options)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded
+    chosen = [
+        prune_channels(
+            model, 0.5, round_to=1, criterion="random", example_inputs=IMAGES,
+            generator=torch.default_generator,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    plans = [channel_plan(one)["layers"] for one in chosen]
+    assert plans[0] != plans[1]  # of the one generator given, numbers are taken

@@ -76,7 +76,7 @@ def _outcome(model: nn.Module, call: Call, run: Run) -> tuple[Any, float]:
     types = _FloatTypes()
     try:
         with evaluating(model), torch.random.fork_rng(devices=[]), types:
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # torch.manual_seed seeds accelerators too
             return run(model, call), types.eps
     except Exception as error:
         return error, types.eps

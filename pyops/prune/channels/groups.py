@@ -96,8 +96,9 @@ def channel_groups(model: nn.Module, example_inputs: Any = None) -> ChannelGroup
     """
     check_model(model, False, "channel_groups")
     work = copy_model(model, True, "channel_groups")
-    call = call_of(work, example_inputs, "channel_groups")
-    return groups_of(work, graphs_of(work, call, "channel_groups"))
+    with torch.random.fork_rng(devices=[]):
+        call = call_of(work, example_inputs, "channel_groups")
+        return groups_of(work, graphs_of(work, call, "channel_groups"))
 
 
 def call_of(model: nn.Module, example_inputs: Any, workflow: str) -> Call:

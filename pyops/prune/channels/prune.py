@@ -95,15 +95,16 @@ def prune_channels(
         if parameter.is_meta:
             raise ValueError(f"{_NAME}: {name} is on the meta device: it has no values to compare")
     work = copy_model(model, True, _NAME)
-    call = call_of(work, example_inputs, _NAME)
-    graphs = graphs_of(work, call, _NAME)
+    with torch.random.fork_rng(devices=[]):  # the model may draw numbers, not the caller's
+        call = call_of(work, example_inputs, _NAME)
+        graphs = graphs_of(work, call, _NAME)
+        counted = Macs(work, call, _NAME)
     groups = groups_of(work, graphs)
     why = _stay(work, groups, include, exclude, limits)
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     scores = _scores(work, groups, why, criterion, generator)
     if not scores:
         raise ValueError(_nothing(model, groups, why))
-    counted = Macs(work, call, _NAME)
 
     def left(choice: Choice) -> int:
         return sum(counted.after(kept_of(groups, choice.removed, work)).values())
