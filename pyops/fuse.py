@@ -120,11 +120,12 @@ def convert(
     _check_plan(model, plan, dtype, strict)
     arguments = None if example_inputs is None else arguments_of(example_inputs)
     choices: dict[str, Choice] = {}
+    target = model if inplace else copy_model(model)  # nothing runs on the caller's own
     if algorithm == "sparse":
-        choices = choose(model, plan, dtype, arguments if timed else None, "fuse")
+        choices = choose(target, plan, dtype, arguments if timed else None, "fuse")
     if arguments is not None and not timed:
-        run(model, arguments, "fuse")
-    target = freeze(model) if inplace else copy_model(model)
+        run(target, arguments, "fuse")
+    freeze(target)
     chosen = {path for candidate in plan if not candidate.why_float for path in candidate.paths}
     inputs: dict[str, Tensor] = {}
     try:
@@ -165,7 +166,8 @@ def _inputs(
     model: nn.Module, arguments: tuple[tuple[Any, ...], dict[str, Any]] | None
 ) -> dict[str, Tensor]:
     if arguments is None:
-        return guess_inputs(model, copy_model(model).to("meta"))
+        with torch.random.fork_rng(devices=[]):  # the model may draw numbers, not the caller's
+            return guess_inputs(model, copy_model(model).to("meta"))
     tensors = tensors_of(model, arguments)
     if isinstance(tensors, str):
         raise CannotTraceError(tensors)

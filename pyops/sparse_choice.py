@@ -29,6 +29,7 @@ from .ops.sparse_cost import (
     worth_timing,
     zeros_of,
 )
+from .quantize.copying import copy_model
 from .quantize.measure import Measured, Pair, run_pairs
 from .quantize.plan import Candidate
 
@@ -173,6 +174,7 @@ def hold_sparse(made: nn.Module, plain: nn.Module, arguments: Arguments | None) 
             for name, layer in layers.items()
             if estimates[key].open
         }
+        plain = copy_model(plain, workflow="sparsify")  # it may be the caller's own
         measured = run_pairs(plain, pairs, arguments, "sparsify")
     chosen = []
     for key, layers in holders.items():

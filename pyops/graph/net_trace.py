@@ -22,6 +22,7 @@ from ..nn.registry import has_hooks
 from .guards import Guard, runs_own_forward
 from .simple_code import DROPOUTS, CannotTraceError
 from .trace import _lock, _Tracer, argument, first_sentence
+from .unchanged import unchanged
 
 _IN_PLACE = {
     operator.iadd: operator.add,
@@ -35,7 +36,8 @@ def trace_net(model: nn.Module, tensors: Sequence[str], *, unread: bool = False)
     """The graph of ``model.forward`` for tensors as these arguments, all others at their defaults.
 
     Dropout and Identity are gone, and in-place operations are written as what they compute. So are
-    calls whose results nothing reads, except with ``unread``: the model itself runs them.
+    calls whose results nothing reads, except with ``unread``: the model itself runs them, and may
+    change its buffers and attributes. The trace leaves these as they are.
 
     Raises:
         CannotTraceError: with what the model does.
@@ -43,16 +45,26 @@ def trace_net(model: nn.Module, tensors: Sequence[str], *, unread: bool = False)
     if not runs_own_forward(model) or has_hooks(model):
         raise CannotTraceError(f"the {type(model).__name__} has hooks, or a forward of its own")
     try:
-        with _lock:
+        with _lock, unchanged(model) as changes:
             graph = _NetTracer("forward", tensors).trace(model)
     except Exception as error:  # whatever a forward raises on proxies
         raise CannotTraceError(first_sentence(error)) from error
+    if not unread:
+        refuse_changes(changes)
     _without_effects(graph, model)
     _drop_identities(graph, model)
     if not unread:
         drop_unread(graph)
     graph.lint()
     return graph
+
+
+def refuse_changes(changes: Sequence[str]) -> None:
+    """Raises:
+    CannotTraceError: a forward changes these (``unchanged``), which no graph would.
+    """
+    if changes:
+        raise CannotTraceError(f"its forward changes {changes[0]}")
 
 
 class _NetTracer(_Tracer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,6 +60,29 @@ def _over_same_storage(parameter: nn.Parameter) -> nn.Parameter:
     return new
 
 
+_fast_path_lock = threading.Lock()
+_fast_path_off = 0  # by how many blocks, of all threads
+_fast_path_before = True
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """The switch is one for all threads: the last block to end puts it back."""
+    global _fast_path_off, _fast_path_before
+    with _fast_path_lock:
+        if _fast_path_off == 0:
+            _fast_path_before = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+        _fast_path_off += 1
+    try:
+        yield
+    finally:
+        with _fast_path_lock:
+            _fast_path_off -= 1
+            if _fast_path_off == 0:
+                torch.backends.mha.set_fastpath_enabled(_fast_path_before)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and torch's fused transformer path off, until the block ends.
@@ -66,13 +90,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     That path is off because it would bypass the layers that the block wants to look at.
     """
     modes = [(module, module.training) for module in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    model.eval()
     try:
-        with torch.no_grad():
+        with _without_fast_path(), torch.no_grad():
+            model.eval()
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in modes:
             module.training = mode

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..graph.unchanged import unchanged
 from .copying import evaluating
 from .plan import Candidate
 from .scheme import Scheme
@@ -60,7 +61,7 @@ def run_example(
     timed: bool,
     advance: Callable[[], None],
 ) -> dict[str, Measured]:
-    """Runs the model once, in eval mode; a layer that is not reached is absent from the result.
+    """Runs the model once, as ``run``; a layer that is not reached is absent from the result.
 
     Only one layer is held converted at a time. The first call at each input shape is compared and
     timed, further ones are counted.
@@ -76,7 +77,7 @@ def run_example(
             layer = model.get_submodule(candidate.name)
             handles.append(layer.register_forward_hook(hook, with_kwargs=True))
     try:
-        with evaluating(model):
+        with evaluating(model), unchanged(model):
             model(*args, **kwargs)
     except Exception as error:
         raise ValueError(
@@ -89,13 +90,13 @@ def run_example(
 
 
 def run(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], workflow: str) -> Any:
-    """What the model returns in eval mode.
+    """What the model returns in eval mode; its buffers and attributes stay.
 
     Raises:
         ValueError: it fails.
     """
     try:
-        with evaluating(model):
+        with evaluating(model), unchanged(model):
             return model(*call[0], **call[1])
     except Exception as error:
         raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ...graph.unchanged import unchanged
 from ...quantize.copying import copy_model, evaluating
 from ...quantize.static.batches import Call
 
@@ -75,7 +76,7 @@ def _outcome(model: nn.Module, call: Call, run: Run) -> tuple[Any, float]:
     """What it returns or raises, and the coarsest ``eps`` that it computes with."""
     types = _FloatTypes()
     try:
-        with evaluating(model), torch.random.fork_rng(devices=[]), types:
+        with evaluating(model), unchanged(model), types:
             torch.default_generator.manual_seed(0)  # torch.manual_seed seeds accelerators too
             return run(model, call), types.eps
     except Exception as error:

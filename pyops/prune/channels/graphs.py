@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...graph.net_trace import check_same, part_of, trace_net
 from ...graph.simple_code import CannotTraceError
+from ...graph.unchanged import unchanged
 from ...quantize.copying import copy_model, evaluating
 from ...quantize.measure import run
 from ...quantize.static.batches import Call, tensors_of
@@ -55,9 +56,10 @@ def graphs_of(model: nn.Module, call: Call, workflow: str) -> Graphs:
         found = Graphs()
         with evaluating(model):
             graph = trace_net(model, list(tensors), unread=True)
-            if not any(value.is_meta for value in values):
-                check_same(model, graph, values, expected)
-            _add(found, model, graph, values)
+            with unchanged(model):
+                if not any(value.is_meta for value in values):
+                    check_same(model, graph, values, expected)
+                _add(found, model, graph, values)
     except CannotTraceError as error:
         raise ValueError(f"{workflow}: the graph of {name} cannot be made: {error}") from error
     try:

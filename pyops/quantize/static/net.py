@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 from ...graph.net_edges import Edges, find_edges
 from ...graph.net_fold import fold_norms, fuse_steps
 from ...graph.net_forms import Shapes, rewrite_as_steps
-from ...graph.net_trace import check_same, drop_unread, trace_net
+from ...graph.net_trace import check_same, drop_unread, refuse_changes, trace_net
 from ...graph.regions import Notes
+from ...graph.unchanged import unchanged
 
 
 @dataclass
@@ -45,8 +46,13 @@ def make_net(
     graph = trace_net(model, tensors)
     with torch.no_grad():
         if check:
-            check_same(model, graph, list(inputs.values()), model(**inputs))
-        Shapes(model, graph=graph).run(*inputs.values())
+            with unchanged(model) as changes:
+                expected = model(**inputs)
+            refuse_changes(changes)
+            with unchanged(model):
+                check_same(model, graph, list(inputs.values()), expected)
+        with unchanged(model):
+            Shapes(model, graph=graph).run(*inputs.values())
     rewrite_as_steps(graph, model, layers)
     folded = fold_norms(graph, model)
     notes = fuse_steps(graph, model)

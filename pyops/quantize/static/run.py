@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...graph.net_fold import Folded
 from ...graph.net_forward import NetForward, NetPlan, set_not_traced
 from ...graph.simple_code import CannotTraceError
+from ...graph.unchanged import unchanged
 from ...nn.record import Record, set_record
 from ...nn.registry import replacement
 from ..convert import float_bytes, put
@@ -37,9 +38,9 @@ def quantize_static(
     calls = calls_of(model, calibration, forward)
     chosen = {path for candidate in plan if not candidate.why_float for path in candidate.paths}
     source = model if inplace else copy_model(model)
-    with evaluating(model):
+    with evaluating(source), unchanged(source):
         try:
-            variant, inputs = _best_variant(model, chosen, calls, observer, bar)
+            variant, inputs = _best_variant(source, chosen, calls, observer, bar)
         except CannotTraceError as error:
             why = str(error)
             variant = None
@@ -120,7 +121,7 @@ def _layer_by_layer(
         for name, one in watched.items()
     ]
     try:
-        with evaluating(target), bar("calibrating", len(calls)) as advance:
+        with evaluating(target), unchanged(target), bar("calibrating", len(calls)) as advance:
             for args, kwargs in calls:
                 target(*args, **kwargs)
                 advance()
