@@ -34,6 +34,9 @@ def check_values(state: Any, mine: Mapping[str, Any], config: Mapping[str, Any])
     if missing:
         raise ValueError(f"Pruner: the state has no {missing[0]!r}")
     for name, value in config.items():
+        if type(state[name]) not in (type(value), int, float):
+            given, wanted = type(state[name]).__name__, type(value).__name__
+            raise ValueError(f"Pruner: {name} in the state is a {given}, expected a {wanted}")
         if state[name] != value:
             raise ValueError(f"Pruner: {name} is {state[name]!r} in the state, but {value!r} here")
     generator = state["generator"]
@@ -66,6 +69,13 @@ def check_layers(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
         if other:
             where = "this pruner" if other[0] in masks else "the state"
             raise ValueError(f"Pruner: only {where} prunes {other[0]!r}")
+        kind, article = (int, "an") if key == "left" else (str, "a")
+        for name, value in state[key].items():
+            if type(value) is not kind:
+                raise TypeError(
+                    f"Pruner: {key} of {name!r} in the state is a {type(value).__name__}, expected "
+                    f"{article} {kind.__name__}"
+                )
     for name, mask in masks.items():
         left = int(mask.sum())
         if state["left"][name] != left:
