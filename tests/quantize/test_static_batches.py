@@ -94,3 +94,45 @@ def test_bad_calibration():
         pyops.quantize(model, calibration=batches)
     with pytest.raises(ValueError, match="output of 'x' holds NaN"):
         pyops.quantize(case()[0], calibration=[batches[0] * float("nan")])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Conv1d(4, 8, 3), [4, 11]), (nn.Conv2d(16, 8, 3), [16, 9, 9]), (nn.Linear(64, 64), [64])],
+)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("workflow", ["quantize", "sparsify"])
+def test_samples_without_a_batch_dimension(workflow, layer, shape, count):
+    """Each is one sample: no dimension of it is taken for the batch."""
+    torch.manual_seed(0)
+    model, batches = nn.Sequential(layer, nn.ReLU()).eval(), list(torch.randn(count, *shape))
+    if workflow == "quantize":
+        made = pyops.quantize(model, calibration=batches)
+    else:
+        made = pyops.sparsify(model, dtype="int8", calibration=batches)
+    with torch.no_grad():
+        expected = model(batches[0])
+    assert made(batches[0]).shape == expected.shape
+    assert sqnr_db(made(batches[0]), expected) > 25
+    assert f"'0' sees one sample {shape} without a batch" in pyops.explain(made).graphs[0]
+
+
+class Queried(nn.Module):
+    """One Linear sees a vector of the model's, the other one samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.query = nn.Parameter(torch.ones(64))
+
+    def forward(self, x):
+        return self.a(x) + self.b(self.query)
+
+
+def test_a_vector_of_the_models_own():
+    torch.manual_seed(0)
+    model, x = Queried().eval(), torch.randn(4, 64)
+    made = pyops.quantize(model, calibration=[x])
+    assert "'b' sees one sample [64]" in pyops.explain(made).graphs[0]
+    with torch.no_grad():
+        assert sqnr_db(made(x), model(x)) > 25

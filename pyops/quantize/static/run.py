@@ -74,6 +74,7 @@ def _best_variant(
         batches.append(tensors)
     if "" in chosen:
         raise CannotTraceError("it is one layer")
+    _check_batched(model, chosen, calls[0])
     data = make_data(model, batches)
     variants = []
     with bar("calibrating", 2 * len(batches)) as advance:
@@ -84,6 +85,36 @@ def _best_variant(
     best = max(variants, key=lambda one: one.best)
     best.decide(variants)
     return best, batches[0]
+
+
+def _check_batched(model: nn.Module, layers: set[str], call: Call) -> None:
+    """Raises:
+    CannotTraceError: a layer sees one sample without a dimension for the batch, whose first
+        dimension cannot be cut into samples.
+    """
+    found: list[str] = []
+
+    def watching(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x: Tensor = args[0] if args else kwargs["input"]
+            weight: Tensor = module.weight  # type: ignore[assignment]
+            if x.dim() < weight.dim():  # a Linear's [K], a convolution's [C, ...]
+                found.append(f"{name!r} sees one sample {list(x.shape)} without a batch dimension")
+
+        return hook
+
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(watching(name), with_kwargs=True)
+        for name in layers
+    ]
+    try:
+        with unchanged(model):
+            model(*call[0], **call[1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found:
+        raise CannotTraceError(found[0])
 
 
 def _put_layers(
