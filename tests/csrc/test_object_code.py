@@ -1,8 +1,8 @@
 """What the compiler made of the kernels: the intended instructions, and only where they may be.
 
 A level is proven by opcode count, because a generic loop that the compiler vectorised computes the
-same numbers as a hand-written kernel at a fraction of the speed. Over budget: one table of what each
-kernel has to hold.
+same numbers as a hand-written kernel at a fraction of the speed.
+Over budget: one table of what each kernel has to hold.
 """
 
 from __future__ import annotations
