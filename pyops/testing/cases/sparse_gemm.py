@@ -44,8 +44,10 @@ def few_form(packed: Tensor) -> Tensor:
     if int(words[13]) == 0:
         return packed[:0]
     of_codes = int(words[6]) == 1
-    first, outputs = int(packed[64:72].view(torch.int64)), int(words[7])
+    first, outputs, groups = int(packed[64:72].view(torch.int64)), int(words[7]), int(words[11])
     table = first - 64 - (-(-4 * outputs // 8) * 8 if of_codes else 0)
+    if int(words[13]) >> 16:  # panels of codes (panels.h): 64 outputs each, at whole lines
+        table = 8 * (groups * -(-outputs // groups // 64) + 1)
     end = int(packed[64 + table - 8 : 64 + table].view(torch.int64))
     return packed[-(-end // 64) * 64 :]
 
