@@ -40,10 +40,11 @@ inline std::vector<char> random_values(int64_t count, Dtype type) {
 }
 
 // Some entries, in a pattern that up to four adjacent outputs share.
-inline SparseProblem sparse_problem_of(bool codes) {
+inline SparseProblem sparse_problem_of(const SparseGemmKernel& kernel, bool codes) {
   SparseProblem p;
   p.m = size_up_to(140), p.n = size_up_to(150), p.k = size_up_to(codes ? 700 : 400);
   p.type = codes ? Dtype::s8 : static_cast<Dtype>(uniform(0, 1));
+  if (kernel.products == SparseProducts::bf16) p.type = Dtype::bf16;
   p.x_type = !codes ? p.type : coin() ? Dtype::u8 : Dtype::s8;
   p.w = random_values(p.n * p.k, p.type), p.x = random_values(p.m * p.k, p.x_type);
   for (int64_t i = 0; i < p.n; ++i) p.bias.push_back(uniform_float(3.0f));
@@ -245,7 +246,7 @@ inline bool unpacks(const SparseProblem& p, char* packed) {
 
 // How many checks failed.
 inline int sparse_case(const SparseGemmKernel& kernel, bool codes) {
-  const SparseProblem p = sparse_problem_of(codes);
+  const SparseProblem p = sparse_problem_of(kernel, codes);
   const SparsePacked made(p, kernel);
   const Guarded<char> packed(made.bytes(), 64);
   made.write(p, packed.get());
