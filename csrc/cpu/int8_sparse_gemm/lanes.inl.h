@@ -19,7 +19,7 @@ constexpr int kVecs = kTokens / kLanes;
 inline int32_t* sums_of(const SparseSection& t, int row) {
   return static_cast<int32_t*>(t.sums) + (row < kSpareRow ? row : kSpareRow) * kTokens;
 }
-#include "cpu/sparse_gemm/missing.inl.h"
+#include "cpu/sparse_gemm/runs.inl.h"
 
 template <int V>
 inline void begin_sums(const int32_t* from, bool first, I32 (&acc)[V]) {
@@ -53,17 +53,15 @@ inline void add_products(const Codes (&codes)[V], const Weights& w, I32 (&acc)[V
 template <int V>
 const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   const char* x = static_cast<const char*>(t.x);
-  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
-    const auto run = read<SparsePair>(p);
-    p += sizeof run;
-    if ((t.end - p) / int64_t{sizeof(Int8PairItem)} < run.items) break;
-    fetch_ahead(p, p + run.items * sizeof(Int8PairItem));
+  Runs<SparsePair, Int8PairItem> all(t, p, runs);
+  while (all.next()) {
+    const SparsePair& run = all.run;
+    p = all.items;
     int32_t *to_a = sums_of(t, run.rows[0]), *to_b = sums_of(t, run.rows[1]);
     I32 a[V], b[V];
     begin_sums(to_a, t.first, a);
     begin_sums(to_b, t.first, b);
-    for (const char* end = p + run.items * sizeof(Int8PairItem); p != end;
-         p += sizeof(Int8PairItem)) {
+    for (; p != all.end; p += sizeof(Int8PairItem)) {
       const char* w = p + offsetof(Int8PairItem, w);
       Codes codes[V];
       gather_at<0>(x, p, codes);
@@ -73,9 +71,9 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint6
     }
     end_sums(a, to_a);
     end_sums(b, to_b);
-    *done |= bit_of(run.rows[0]) | bit_of(run.rows[1]);
   }
-  return p;
+  *done |= all.rows();
+  return all.end;
 }
 
 // One run of 4 outputs that share their entries' k, over V vectors of tokens from kFrom on.
@@ -109,28 +107,16 @@ inline void add_quad_vecs(const SparseSection& t, const SparseQuad& run, const c
 
 template <int V>
 void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
-  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
-    const auto run = read<SparseQuad>(p);
-    p += sizeof run;
-    if ((t.end - p) / int64_t{sizeof(Int8QuadItem)} < run.items) break;
-    fetch_ahead(p, p + run.items * sizeof(Int8QuadItem));
+  Runs<SparseQuad, Int8QuadItem> all(t, p, runs);
+  while (all.next()) {
+    const SparseQuad& run = all.run;
+    p = all.items;
     add_quad_vecs<0, V>(t, run, p);
-    p += run.items * sizeof(Int8QuadItem);
-    for (int i = 0; i < 4; ++i) *done |= bit_of(run.rows[i]);
   }
+  *done |= all.rows();
 }
 
-template <int V = kVecs>
-inline void multiply_section(const SparseSection& t) {
-  if constexpr (V > 1) {
-    if (t.tokens <= (V - 1) * kLanes) return multiply_section<V - 1>(t);
-  }
-  const auto counts = read<SparseCounts>(t.section);
-  uint64_t done = 0;
-  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs, &done);
-  add_quads<V>(t, p, counts.quads, &done);
-  if (t.first) clear_missing(t, done);
-}
+#include "cpu/sparse_gemm/multiply.inl.h"
 
 // kLanes tokens of all columns at a time: rows of the output may be 4 KiB apart, and share a set of
 // the first-level cache.

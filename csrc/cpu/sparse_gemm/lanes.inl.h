@@ -60,32 +60,31 @@ inline void add_pair(const char* x, const char* p, Places* at, F32 (&a)[V], F32 
 template <int V>
 const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   const char* x = static_cast<const char*>(t.x);
-  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
-    const auto run = read<SparsePair>(p);
-    p += sizeof run;
-    if ((t.end - p) / int64_t{sizeof(SparsePairItem)} < run.items) break;
+  Runs<SparsePair, SparsePairItem> all(t, p, runs);
+  while (all.next()) {
+    const SparsePair& run = all.run;
+    p = all.items;
     float *to_a = sums_of(t, run.rows[0]), *to_b = sums_of(t, run.rows[1]);
     F32 a[V], b[V];
     begin_sums(to_a, t.first, a);
     begin_sums(to_b, t.first, b);
-    fetch_ahead(p, p + run.items * sizeof(SparsePairItem));
     if (run.items > 0) {
       Places at = places_at(p);
-      const char* last = p + (run.items - int64_t{1}) * int64_t{sizeof(SparsePairItem)};
+      const char* last = all.end - sizeof(SparsePairItem);
       for (; p != last; p += sizeof(SparsePairItem)) add_pair<true>(x, p, &at, a, b);
       add_pair<false>(x, p, &at, a, b);
-      p += sizeof(SparsePairItem);
     }
     end_sums(a, to_a);
     end_sums(b, to_b);
-    *done |= bit_of(run.rows[0]) | bit_of(run.rows[1]);
   }
-  return p;
+  *done |= all.rows();
+  return all.end;
 }
 
 // One run of 4 outputs that share their entries' k, over V vectors from `lane` on.
 template <int V>
-inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* p, int lane) {
+__attribute__((noinline)) void add_quad(const SparseSection& t, const SparseQuad& run,
+                                        const char* p, int lane) {
   const char* x = static_cast<const char*>(t.x) + lane * 4;
   F32 acc[4][V];
   PYOPS_UNROLL
@@ -111,35 +110,18 @@ inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* 
 template <int V>
 void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   constexpr int kPass = V < kQuadVecs ? V : kQuadVecs;
-  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
-    const auto run = read<SparseQuad>(p);
-    p += sizeof run;
-    if ((t.end - p) / int64_t{sizeof(SparseQuadItem)} < run.items) break;
-    fetch_ahead(p, p + run.items * sizeof(SparseQuadItem));
+  Runs<SparseQuad, SparseQuadItem> all(t, p, runs);
+  while (all.next()) {
+    const SparseQuad& run = all.run;
+    p = all.items;
     int v = 0;
     for (; v + kPass <= V; v += kPass) add_quad<kPass>(t, run, p, v * kLanes);
     for (; v < V; ++v) add_quad<1>(t, run, p, v * kLanes);
-    p += run.items * sizeof(SparseQuadItem);
-    for (int i = 0; i < 4; ++i) *done |= bit_of(run.rows[i]);
   }
+  *done |= all.rows();
 }
 
-template <int V>
-void multiply_vecs(const SparseSection& t) {
-  const auto counts = read<SparseCounts>(t.section);
-  uint64_t done = 0;
-  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs, &done);
-  add_quads<V>(t, p, counts.quads, &done);
-  if (t.first) clear_missing(t, done);
-}
-
-template <int V = kVecs>
-inline void multiply_section(const SparseSection& t) {
-  if constexpr (V > 1) {
-    if (t.tokens <= (V - 1) * kLanes) return multiply_section<V - 1>(t);
-  }
-  multiply_vecs<V>(t);
-}
+#include "cpu/sparse_gemm/multiply.inl.h"
 
 // kLanes tokens by kLanes values of k. The lines of the next values are fetched meanwhile: there
 // are more rows than streams that hardware follows.

@@ -25,17 +25,15 @@ inline void add_products(const Values (&x)[V], const Weights& w, F32 (&acc)[V]) 
 template <int V>
 const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
   const char* x = static_cast<const char*>(t.x);
-  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparsePair)}; --runs) {
-    const auto run = read<SparsePair>(p);
-    p += sizeof run;
-    if ((t.end - p) / int64_t{sizeof(Bf16PairItem)} < run.items) break;
-    const char* const items_end = p + run.items * sizeof(Bf16PairItem);
-    fetch_ahead(p, items_end);
+  Runs<SparsePair, Bf16PairItem> all(t, p, runs);
+  while (all.next()) {
+    const SparsePair& run = all.run;
+    p = all.items;
     float *to_a = sums_of(t, run.rows[0]), *to_b = sums_of(t, run.rows[1]);
     F32 a[V], b[V];
     begin_sums(to_a, t.first, a);
     begin_sums(to_b, t.first, b);
-    for (; p != items_end; p += sizeof(Bf16PairItem)) {
+    for (; p != all.end; p += sizeof(Bf16PairItem)) {
       const auto at = read<uint64_t>(p);
       const char* w = p + offsetof(Bf16PairItem, w);
       Values values[V];
@@ -46,9 +44,9 @@ const char* add_pairs(const SparseSection& t, const char* p, int64_t runs, uint6
     }
     end_sums(a, to_a);
     end_sums(b, to_b);
-    *done |= bit_of(run.rows[0]) | bit_of(run.rows[1]);
   }
-  return p;
+  *done |= all.rows();
+  return all.end;
 }
 
 // One run of 4 outputs that share their entries' k.
@@ -73,26 +71,13 @@ inline void add_quad(const SparseSection& t, const SparseQuad& run, const char* 
 
 template <int V>
 void add_quads(const SparseSection& t, const char* p, int64_t runs, uint64_t* done) {
-  for (; runs > 0 && t.end - p >= int64_t{sizeof(SparseQuad)}; --runs) {
-    const auto run = read<SparseQuad>(p);
-    p += sizeof run;
-    if ((t.end - p) / int64_t{sizeof(Bf16QuadItem)} < run.items) break;
-    const char* const items_end = p + run.items * sizeof(Bf16QuadItem);
-    fetch_ahead(p, items_end);
+  Runs<SparseQuad, Bf16QuadItem> all(t, p, runs);
+  while (all.next()) {
+    const SparseQuad& run = all.run;
+    p = all.items;
     add_quad<V>(t, run, p);
-    p = items_end;
-    for (int i = 0; i < 4; ++i) *done |= bit_of(run.rows[i]);
   }
+  *done |= all.rows();
 }
 
-template <int V = kVecs>
-inline void multiply_section(const SparseSection& t) {
-  if constexpr (V > 1) {
-    if (t.tokens <= (V - 1) * kLanes) return multiply_section<V - 1>(t);
-  }
-  const auto counts = read<SparseCounts>(t.section);
-  uint64_t done = 0;
-  const char* p = add_pairs<V>(t, t.section + sizeof counts, counts.pairs, &done);
-  add_quads<V>(t, p, counts.quads, &done);
-  if (t.first) clear_missing(t, done);
-}
+#include "cpu/sparse_gemm/multiply.inl.h"

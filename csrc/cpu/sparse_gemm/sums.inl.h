@@ -8,7 +8,7 @@ constexpr int kTokens = kVecs * kLanes;
 inline float* sums_of(const SparseSection& t, int row) {
   return static_cast<float*>(t.sums) + (row < kSpareRow ? row : kSpareRow) * kTokens;
 }
-#include "cpu/sparse_gemm/missing.inl.h"
+#include "cpu/sparse_gemm/runs.inl.h"
 
 template <int V>
 inline void begin_sums(const float* from, bool first, F32 (&acc)[V]) {
