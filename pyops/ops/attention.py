@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import backends
 from . import attention_reference as plain
+from . import pairs
 from .checks import no_grad
 from .define import define
 
@@ -114,21 +114,9 @@ def kernel_of(dtype: torch.dtype) -> str:
     Kernels that multiply pairs of bfloat16 leave other tensors to the next one that multiplies
     floats, as the driver does.
     """
-    name = backends.kernel("attention")
-    if name == "reference" or dtype == torch.bfloat16:
-        return name
-    rows = backends.implementations("attention")
-    at = next(i for i, row in enumerate(rows) if row.name == name)
-    if not _pairs(rows[at]):
-        return name
-    return next(r.name for r in rows[at:] if not r.test_only and not _pairs(r))
+    return pairs.kernel_of("attention", dtype)
 
 
 def multiplies_pairs(dtype: torch.dtype) -> bool:
     """Whether the kernel for ``dtype`` rounds weights to bfloat16."""
-    name = kernel_of(dtype)
-    return any(_pairs(row) for row in backends.implementations("attention") if row.name == name)
-
-
-def _pairs(row: backends.Implementation) -> bool:
-    return row.layout.endswith("k2")
+    return pairs.multiplies_pairs("attention", dtype)
