@@ -38,6 +38,21 @@ bool quad_has(const Weights& w, int64_t row, int64_t cols, int64_t k) {
   return false;
 }
 
+// visit(panel, segment, k, row, cols): every four k, from k of a segment on, that outputs [row, row
+// + cols) of a panel have an entry in.
+template <class F>
+void each_quad(const Weights& w, const SparsePlace& p, const F& visit) {
+  const int64_t segments = segments_of(w.h), depth = w.h.k() / segments;
+  for (int64_t i = 0; i < panels_of(p); ++i) {
+    const int64_t row = p.row + i * kPanelCols, cols = panel_cols(p, i);
+    for (int64_t s = 0; s < segments; ++s) {
+      for (int64_t k = 0; k < depth; k += 4) {
+        if (quad_has(w, row, cols, s * depth + k)) visit(i, s, k, row, cols);
+      }
+    }
+  }
+}
+
 int64_t count_windows(const Weights& w, const SparsePlace& p, int64_t window) {
   const int64_t k = w.h.k();
   for (int64_t r = p.row; r < p.row + p.rows; ++r) {
@@ -92,18 +107,8 @@ int64_t pack_quads(const Weights& w, const SparsePlace& p, char* out) {
   int64_t all = 0, values = 0;
   auto* counts = reinterpret_cast<uint32_t*>(out);
   auto* at = reinterpret_cast<uint16_t*>(out + (out ? lists_at(h, panels) : 0));
-  const auto each = [&](const auto& visit) {
-    for (int64_t i = 0; i < panels; ++i) {
-      const int64_t row = p.row + i * kPanelCols, cols = panel_cols(p, i);
-      for (int64_t s = 0; s < segments; ++s) {
-        for (int64_t k = 0; k < depth; k += 4) {
-          if (quad_has(w, row, cols, s * depth + k)) visit(i, s, k, row, cols);
-        }
-      }
-    }
-  };
   if (out) std::memset(out, 0, static_cast<size_t>(lists_at(h, panels)));
-  each([&](int64_t i, int64_t s, int64_t k, int64_t, int64_t cols) {
+  each_quad(w, p, [&](int64_t i, int64_t s, int64_t k, int64_t, int64_t cols) {
     if (out) counts[i * segments + s] += 1, at[all] = static_cast<uint16_t>(k / 4);
     ++all, values += stored_cols(cols) * 4;
   });
@@ -111,7 +116,7 @@ int64_t pack_quads(const Weights& w, const SparsePlace& p, char* out) {
   if (!out) return round_up(begin + values, 64);
   std::memset(out + lists, 0, static_cast<size_t>(round_up(begin + values, 64) - lists));
   char* to = out + begin;
-  each([&](int64_t, int64_t s, int64_t k, int64_t row, int64_t cols) {
+  each_quad(w, p, [&](int64_t, int64_t s, int64_t k, int64_t row, int64_t cols) {
     const int64_t first = s * depth + k, last = min64(first + 4, h.k());
     for (int64_t r = 0; r < cols; ++r) {
       for (int64_t j = first; j < last; ++j) {
@@ -193,15 +198,9 @@ PanelCounts count_panels(const SparseHeader& h, const int8_t* weights, int64_t i
   const SparsePlace p = place_of(h, sparse_part(h, group, 0, section));
   const Weights w = {h, weights};
   PanelCounts counts;
-  const int64_t segments = segments_of(h), depth = h.k() / segments;
-  for (int64_t i = 0; i < panels_of(p); ++i) {
-    const int64_t row = p.row + i * kPanelCols, cols = panel_cols(p, i);
-    for (int64_t s = 0; s < segments; ++s) {
-      for (int64_t k = 0; k < depth; k += 4) {
-        if (quad_has(w, row, cols, s * depth + k)) counts.quads += stored_cols(cols) * 4;
-      }
-    }
-  }
+  each_quad(w, p, [&](int64_t, int64_t, int64_t, int64_t, int64_t cols) {
+    counts.quads += stored_cols(cols) * 4;
+  });
   counts.windows8 = count_windows(w, p, 8);
   counts.windows16 = count_windows(w, p, 16);
   return counts;
