@@ -115,8 +115,8 @@ inline FinishFn finish_codes_for(const Epilogue& e) {
 }
 
 // The shortest form: uint8 codes straight from registers that hold the sums of a tile, clamped when
-// they are packed.
-enum class Direct : int { none, plain, residual };
+// they are packed. floats: of kernels that finish those themselves; direct_for does not choose it.
+enum class Direct : int { none, plain, residual, floats };
 
 inline Direct direct_for(const Epilogue& e) {
   const bool rows_alike = !e.zero_a && e.zero_shift == 0;

@@ -42,11 +42,46 @@ void tile(const Int8GemmBlock& b, const Places& places, const int32_t* start, Ah
 #include "cpu/int8_gemm/dot_roll.inl.h"
 
 inline void block_of_tiles(const Int8GemmBlock& b) {
-  BlockRun run(b, {b.w, 4 * int64_t{b.stored_cols}, b.k / 4});
-  const int64_t rolled = run.direct == Direct::none ? 0 : rolled_tiles(b, run.places);
+  alignas(64) int32_t acc[kMr * kTileCols];
+  alignas(64) int32_t start[kTileCols];
+  const int vecs = (b.cols + kLanes - 1) / kLanes;
+  Epilogue epilogue = *b.epilogue;
+  start_sums(&epilogue, b.n0, b.cols, start);
+  const Direct direct = direct_for(epilogue);
+  const FinishFn finish = direct == Direct::none ? finish_for(epilogue) : nullptr;
+  Target target;
+  target.acc = acc;
+  if (direct != Direct::none) start_direct(epilogue, b.n0, b.cols, &target.direct);
+  RowPlaces row_places(b);
+  const int64_t no_taps = 0;
+  Places places = {{}, &no_taps, 1, b.k};
+  if (b.taps) places = {{}, b.taps->at, b.taps->count, b.taps->depth};
+  const int64_t tiles = (b.rows + kMr - 1) / kMr;
+  const bool pays = tiles <= kTilesAhead;
+  const int64_t rolled = direct == Direct::none ? 0 : rolled_tiles(b, places);
   if (rolled > 0) {
-    const Roll roll = {b, run.places, run.start, &run.row_places, &run.target.direct};
-    roll_tiles(roll, run.direct, run.pays, rolled, run.tiles);
+    roll_tiles({b, places, start, &row_places, &target.direct}, direct, pays, rolled, tiles);
   }
-  if (rolled < run.tiles) run.run_tiles(rolled);
+  if (rolled == tiles) return;
+  // Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
+  // independent sums to hide the latency of the multiply.
+  int64_t r0 = rolled * kMr;
+  const int least = static_cast<int>((b.rows - r0) / (tiles - rolled));
+  const int64_t longer = tiles - (b.rows - r0) % (tiles - rolled);
+  TileFn multiply = tile_of(pays, direct, least, vecs);
+  for (int64_t t = rolled; t < tiles; ++t) {
+    const int rows = least + (t >= longer);
+    if (t == longer) multiply = tile_of(pays, direct, rows, vecs);
+    Ahead ahead = {};
+    if (pays) ahead = ahead_of(b.w, 4 * b.stored_cols, b.k / 4, t, tiles);
+    prefetch_output(epilogue, r0, rows, b.n0, b.cols);
+    row_places.next(rows, places.row);
+    multiply(b, places, start, ahead, target);
+    if (finish) {
+      finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
+    } else {
+      advance(&target.direct, rows);
+    }
+    r0 += rows;
+  }
 }

@@ -9,10 +9,7 @@ struct Places {
   int64_t taps, depth;
 };
 
-// What becomes of the sums of a tile: they go to `acc`, or, as codes, straight to the output.
-// Or, as floats: activation(float(sum) * scale_a[row] * scale_w[col] + bias[col]), which is at
-// least `low`.
-constexpr Direct kDirectFloats = static_cast<Direct>(static_cast<int>(Direct::residual) + 1);
+// Direct::floats: float(sum) * scale_a[row] * scale_w[col] + bias[col], but at least `low`.
 struct FloatTile {
   const float *scale_a, *scale_w, *bias;  // the last two may be null
   float* out;
@@ -20,6 +17,7 @@ struct FloatTile {
   float low;
 };
 
+// What becomes of the sums of a tile: they go to `acc`, or straight to the output.
 struct Target {
   int32_t* acc;
   DirectTile direct;
@@ -67,7 +65,7 @@ inline __attribute__((always_inline)) void end_tile(const Target& target,
                                                     const I32 (&sum)[kRows][kVecs]) {
   PYOPS_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    if constexpr (kDirect == kDirectFloats) {
+    if constexpr (kDirect == Direct::floats) {
       if (r == 0) end_floats(target.floats, sum);
     } else if constexpr (kDirect != Direct::none) {
       store_direct<kDirect, kVecs>(target.direct, r * target.direct.ld, sum[r]);
@@ -132,67 +130,3 @@ class RowPlaces {
  private:
   int64_t step_, at_ = 0, x_ = 0, width_ = -1, wrap_ = 0;
 };
-
-// What w is to the tiles of a block: steps of so many bytes.
-struct Steps {
-  const int8_t* w;
-  int64_t bytes, count;
-};
-
-struct BlockRun {
-  BlockRun(const Int8GemmBlock& block, const Steps& steps_of_w);
-  void run_tiles(int64_t first);  // tiles [first, tiles)
-
-  const Int8GemmBlock& b;
-  const Steps steps;
-  Epilogue epilogue;
-  alignas(64) int32_t start[kTileCols];
-  Direct direct;
-  Target target;
-  RowPlaces row_places;
-  Places places;
-  const int64_t no_taps = 0, tiles;
-  const bool pays;
-};
-
-inline BlockRun::BlockRun(const Int8GemmBlock& block, const Steps& steps_of_w)
-    : b(block),
-      steps(steps_of_w),
-      epilogue(*block.epilogue),
-      row_places(block),
-      places{{}, &no_taps, 1, block.k},
-      tiles((block.rows + kMr - 1) / kMr),
-      pays(tiles <= kTilesAhead) {
-  start_sums(&epilogue, b.n0, b.cols, start);
-  direct = direct_for(epilogue);
-  if (direct != Direct::none) start_direct(epilogue, b.n0, b.cols, &target.direct);
-  if (b.taps) places = {{}, b.taps->at, b.taps->count, b.taps->depth};
-}
-
-// Rows are spread evenly: 8 rows run as 4 + 4, not as 6 + 2, whose second tile has too few
-// independent sums to hide the latency of the multiply.
-inline void BlockRun::run_tiles(int64_t first) {
-  alignas(64) int32_t acc[kMr * kTileCols];
-  target.acc = acc;
-  const int vecs = (b.cols + kLanes - 1) / kLanes;
-  const FinishFn finish = direct == Direct::none ? finish_for(epilogue) : nullptr;
-  int64_t r0 = first * kMr;
-  const int least = static_cast<int>((b.rows - r0) / (tiles - first));
-  const int64_t longer = tiles - (b.rows - r0) % (tiles - first);
-  TileFn multiply = tile_of(pays, direct, least, vecs);
-  for (int64_t t = first; t < tiles; ++t) {
-    const int rows = least + (t >= longer);
-    if (t == longer) multiply = tile_of(pays, direct, rows, vecs);
-    Ahead ahead = {};
-    if (pays) ahead = ahead_of(steps.w, steps.bytes, steps.count, t, tiles);
-    prefetch_output(epilogue, r0, rows, b.n0, b.cols);
-    row_places.next(rows, places.row);
-    multiply(b, places, start, ahead, target);
-    if (finish) {
-      finish(epilogue, acc, kTileCols, r0, rows, b.n0, b.cols);
-    } else {
-      advance(&target.direct, rows);
-    }
-    r0 += rows;
-  }
-}

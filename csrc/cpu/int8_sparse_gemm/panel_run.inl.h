@@ -10,9 +10,9 @@ constexpr int kLeastRows = kMr * 2 / 3;
 
 inline TileFn floats_tile_of(bool ahead, int rows, int vecs) {
   if constexpr (kTilesAhead < kBlockRows) {
-    if (!ahead) return tile_of<false, kDirectFloats>(rows, vecs);
+    if (!ahead) return tile_of<false, Direct::floats>(rows, vecs);
   }
-  return tile_of<true, kDirectFloats>(rows, vecs);
+  return tile_of<true, Direct::floats>(rows, vecs);
 }
 
 class PanelRun {
@@ -60,7 +60,7 @@ inline PanelRun::PanelRun(const Int8GemmBlock& first)
   direct_ = per_row_ ? Direct::none : direct_for(epilogue_);
   const Epilogue& e = epilogue_;
   const bool simple = !e.zero_a && !e.residual && !e.gate && e.activation <= Activation::relu;
-  if (kPackedVecs > 0 && simple && e.out_type == Dtype::f32) direct_ = kDirectFloats;
+  if (kPackedVecs > 0 && simple && e.out_type == Dtype::f32) direct_ = Direct::floats;
   finish_ = finish_for(epilogue_);
   target_.acc = acc_;
   target_.floats.ld = e.ld;
@@ -73,7 +73,7 @@ inline void PanelRun::run() {
   for (int i = 0; i < b_.panels; i += count) pass(&b_ + i, count);
 }
 
-// Rows are spread evenly over tiles, as in BlockRun.
+// Rows are spread evenly over tiles, as in block_of_tiles.
 inline void PanelRun::pass(const Int8GemmBlock* panels, int count) {
   RowPlaces row_places(b_);
   const int least = static_cast<int>(b_.rows / tiles_);
@@ -91,7 +91,7 @@ inline TileFn PanelRun::tile_for(Direct direct, int rows, int vecs) {
   if (rows == tile_rows_ && vecs == tile_vecs_ && direct == tile_direct_) return tile_;
   tile_rows_ = rows, tile_vecs_ = vecs, tile_direct_ = direct;
   if constexpr (kPackedVecs > 0) {
-    if (direct == kDirectFloats) return tile_ = floats_tile_of(pays_, rows, vecs);
+    if (direct == Direct::floats) return tile_ = floats_tile_of(pays_, rows, vecs);
   }
   return tile_ = tile_of(pays_, direct, rows, vecs);
 }
@@ -104,7 +104,7 @@ inline void PanelRun::multiply(const Int8GemmBlock& b, int64_t t, int64_t r0, in
     const I32 w_sum = zero_ ? load(e.w_sum + b.n0 + j, lanes) : set1_i32(0);
     store(start_ + j, sub(set1_i32(0), mul(set1_i32(zero_), w_sum)));
   }
-  const bool floats = direct_ == kDirectFloats;
+  const bool floats = direct_ == Direct::floats;
   const Direct direct = floats && b.cols % kLanes != 0 ? Direct::none : direct_;
   if (floats) {
     target_.floats.scale_a = e.scale_a ? e.scale_a + r0 * e.scale_a_stride : &one_;
