@@ -83,8 +83,8 @@ struct Int8GemmBlock {
   int64_t steps = 0, step_bytes = 0;
   const uint32_t* counts = nullptr;
   const uint16_t* at = nullptr;
-  int panels =
-      1;  // blocks of sparse panels, of the same rows of a, that stand in an array from here
+  // Blocks of sparse panels, of the same rows of a, that stand in an array from here.
+  int panels = 1;
 };
 
 // One row of float32, bfloat16 or float16:

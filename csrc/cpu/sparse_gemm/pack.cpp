@@ -183,8 +183,8 @@ SparseHeader sparse_header_of(const SparseGemmKernel& kernel, Dtype type, const 
   const int64_t line = h.row_bytes();
   const int64_t fit = min64(min64(block_bytes(), kBlockReach - line) / line, most_depth(h));
   h.kc = static_cast<int32_t>(max64(kBlockStep, fit / kBlockStep * kBlockStep));
-  if (h.of_codes() ||
-      h.of_pairs()) {  // of the same length, because a short last one pays for its sums alike
+  // Of the same length, because a short last one pays for its sums alike.
+  if (h.of_codes() || h.of_pairs()) {
     const int64_t k = h.k(), blocks = (k + h.kc - 1) / h.kc;
     h.kc = static_cast<int32_t>(round_up((k + blocks - 1) / blocks, kBlockStep));
   }

@@ -66,7 +66,7 @@ struct SparseHeader {
     return of_code_panels() ? round_up(at, 64) : at;
   }
 };
-static_assert(sizeof(SparseHeader) == 64, "pyops/ops/sparse_gemm_packing.py reads these bytes");
+static_assert(sizeof(SparseHeader) == 64, "pyops/ops/int8_sparse_packing.py reads these bytes");
 
 struct SparseCounts {
   uint32_t pairs, quads;
